@@ -1,0 +1,117 @@
+"""Files that are whole or absent: atomic writes, resumable JSONL, hashes, JSON records with their line."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llavakit.base.errors import BadRequest, WorkFailed
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside ``path``; renames it into place when the block ends well, else removes it.
+
+    Works for a file or a directory (an existing target directory is replaced).
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(old)
+            temporary.rename(path)
+            _remove(old)
+        else:
+            os.replace(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 text atomically."""
+    with writing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads one JSON file. Raises :class:`BadRequest` with line and column when it is missing or broken."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadRequest(f"no file at {path}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from None
+
+
+def read_jsonl(path: str | Path) -> list[Any]:
+    """Reads a JSONL file. Raises :class:`BadRequest` naming the line that is broken."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadRequest(f"no file at {path}")
+    values = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    values.append(json.loads(line))
+                except json.JSONDecodeError as error:
+                    raise BadRequest(f"{path}, line {number}: broken JSON: {error.msg}") from None
+    return values
+
+
+class JsonlLog:
+    """An append-only JSONL file that survives a kill: a torn last line is cut off when the file is opened again."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole != len(data):
+            os.truncate(self.path, whole)
+        try:
+            self.records: list[Any] = [json.loads(line) for line in data[:whole].splitlines() if line.strip()]
+        except json.JSONDecodeError as error:
+            raise WorkFailed(f"{self.path} holds a broken line ({error.msg}); move the file away to start anew") from None
+
+    def append(self, record: Any) -> None:
+        self.records.append(record)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def truncate(self, keep: int) -> None:
+        """Keeps the first ``keep`` records (a resumed run forgets what came after its snapshot)."""
+        self.records = self.records[:keep]
+        write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in self.records))
+
+
+def sha256(path: str | Path) -> str:
+    """The file's SHA-256 in hexadecimal, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

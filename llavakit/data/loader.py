@@ -1,0 +1,95 @@
+"""Loader: step number -> the packed rows of that step. Workers read ahead; what a step holds does not depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch.utils.data
+
+from llavakit.base.errors import BadRecord, WorkFailed
+from llavakit.data.collate import collate
+from llavakit.data.mixture import Mixture
+from llavakit.data.pack import pack
+from llavakit.model.encode import Codec, Example, encode
+from llavakit.model.llava import Batch
+
+OnBad = Literal["stop", "skip"]
+
+
+@dataclass
+class Step:
+    """What one optimiser step trains on: ``rows`` to run one after another, and what they amount to."""
+
+    number: int
+    rows: list[Batch]
+    samples: int
+    tokens: int
+    supervised: int
+    cut: int = 0
+    bad: list[str] = field(default_factory=list)
+
+
+class Steps(torch.utils.data.Dataset[Step]):
+    """``steps[n]``: step n of a stage, of ``batch_size`` samples; the last of an epoch may have fewer.
+
+    With ``on_bad="stop"`` a bad record raises; with ``"skip"`` it is left out and named in :attr:`Step.bad`.
+    """
+
+    def __init__(
+        self, mixture: Mixture, codec: Codec, batch_size: int, row_tokens: int, epochs: float, on_bad: OnBad
+    ) -> None:
+        self.mixture = mixture
+        self.codec = codec
+        self.batch_size = batch_size
+        self.row_tokens = row_tokens
+        self.on_bad = on_bad
+        self.per_epoch = -(-len(mixture) // batch_size)
+        self.total = max(1, round(self.per_epoch * epochs))
+        self._order = (-1, mixture.order(0)[:0])
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __getitem__(self, number: int) -> Step:
+        examples: list[Example] = []
+        bad = []
+        epoch, step = divmod(number, self.per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, self.mixture.order(epoch))
+        for source, record in self._order[1][step * self.batch_size : (step + 1) * self.batch_size]:
+            try:
+                examples.append(encode(self.mixture.at(int(source), int(record)), self.codec))
+            except BadRecord as error:
+                if self.on_bad == "stop":
+                    raise
+                bad.append(str(error))
+        if not examples:
+            raise WorkFailed(f"step {number} has no usable record; the first is bad: {bad[0]}")
+        rows = pack([len(example) for example in examples], self.row_tokens)
+        return Step(
+            number=number,
+            rows=[collate([examples[i] for i in row], self.codec.image_id) for row in rows],
+            samples=len(examples),
+            tokens=sum(len(example) for example in examples),
+            supervised=sum(example.supervised for example in examples),
+            cut=sum(example.cut for example in examples),
+            bad=bad,
+        )
+
+    def read(self, start: int = 0, workers: int = 0) -> Iterator[Step]:
+        """Steps ``start`` and on, in order, prepared by ``workers`` processes (0: in this one)."""
+        loader = torch.utils.data.DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(start, self.total),
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            collate_fn=_same,
+        )
+        return iter(loader)
+
+
+def _same(step: Step) -> Step:
+    return step

@@ -1,0 +1,65 @@
+"""Mixture: sources, how much of each, and an order that is a function of (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from llavakit.base.config import Config
+from llavakit.base.errors import BadRequest
+from llavakit.chat.conversation import Conversation
+from llavakit.data.source import Source
+from llavakit.data.sources.llava import LlavaSource
+
+
+class SourceSpec(Config):
+    """A file in LLaVA's format. ``weight`` is how many times each record appears in an epoch: 0.5 takes a random
+    half (another in each epoch), 2 takes every record twice."""
+
+    path: str
+    images: str | None = None
+    weight: float = 1.0
+
+
+class Mixture:
+    """Sources concatenated; item i of an epoch is a function of (seed, epoch, i), not of history or workers."""
+
+    def __init__(self, sources: Mapping[str, Source], weights: Mapping[str, float], seed: int = 0) -> None:
+        self.sources = dict(sources)
+        self.names = list(sources)
+        self.weights = dict(weights)
+        self.seed = seed
+        empty = [name for name, source in sources.items() if not len(source)]
+        if empty or not sources:
+            raise BadRequest(f"no records in {', '.join(empty) or 'the mixture'}")
+
+    @classmethod
+    def of(cls, specs: Mapping[str, SourceSpec], image_first: bool, seed: int = 0) -> Mixture:
+        """Opens the files. Raises :class:`BadRequest` for one that is missing, broken or empty."""
+        opened: dict[str, Source] = {
+            name: LlavaSource(Path(spec.path), spec.images, image_first) for name, spec in specs.items()
+        }
+        return cls(opened, {name: spec.weight for name, spec in specs.items()}, seed)
+
+    def __len__(self) -> int:
+        """Items in an epoch."""
+        return sum(round(len(source) * self.weights[name]) for name, source in self.sources.items())
+
+    def counts(self) -> dict[str, int]:
+        return {name: round(len(source) * self.weights[name]) for name, source in self.sources.items()}
+
+    def order(self, epoch: int) -> np.ndarray:
+        """``int64[len(self), 2]``: (source number, record number) of each item of an epoch."""
+        rng = np.random.default_rng((self.seed, epoch))
+        parts = []
+        for number, (name, count) in enumerate(self.counts().items()):
+            size = len(self.sources[name])
+            whole, rest = divmod(count, size)
+            chosen = np.concatenate([np.tile(np.arange(size), whole), rng.permutation(size)[:rest]])
+            parts.append(np.stack([np.full(count, number), chosen], axis=1))
+        return rng.permutation(np.concatenate(parts), axis=0)
+
+    def at(self, source: int, record: int) -> Conversation:
+        return self.sources[self.names[source]][record]

@@ -1,0 +1,72 @@
+"""``load(path)``: a checkpoint as something to talk to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llavakit.chat.conversation import Conversation, ImageRef, Turn, question
+from llavakit.engine.engine import GREEDY, Engine
+from llavakit.engine.sample import Decoding
+from llavakit.model import checkpoint
+
+
+class Assistant:
+    """A loaded model: :meth:`ask` about a picture, :meth:`chat` with history, :meth:`answer` many conversations."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def ask(self, image: str | Path | bytes | Any | None, text: str, how: Decoding = GREEDY) -> str:
+        """The answer to one question about a picture (a path, encoded bytes, a ``PIL.Image``, or None)."""
+        return next(self.answer([question(text, *_refs(image))], how))
+
+    def answer(self, conversations: Iterable[Conversation], how: Decoding = GREEDY) -> Iterator[str]:
+        """The assistant's next turn of each conversation, in order."""
+        return self.engine.answer(conversations, how)
+
+    def chat(self, image: str | Path | bytes | Any | None = None, how: Decoding = GREEDY) -> Chat:
+        """A talk with history, about a picture or none."""
+        return Chat(self.engine, _refs(image), how)
+
+
+class Chat:
+    """Turns so far, and the pictures they speak of."""
+
+    def __init__(self, engine: Engine, images: tuple[ImageRef, ...], how: Decoding) -> None:
+        self.engine = engine
+        self.how = how
+        self.waiting = images
+        self.conversation = Conversation(())
+
+    def show(self, image: str | Path | bytes | Any) -> None:
+        """Adds a picture; it is put before the next question."""
+        self.waiting = (*self.waiting, *_refs(image))
+
+    def say(self, text: str) -> Iterator[str]:
+        """Asks; yields the answer in pieces. The turn enters the history when the answer is complete."""
+        turn = question(text, *self.waiting).turns[0]
+        asked = Conversation((*self.conversation.turns, turn), (*self.conversation.images, *self.waiting))
+        pieces = []
+        for piece in self.engine.stream(asked, self.how):
+            pieces.append(piece)
+            yield piece
+        self.conversation = Conversation((*asked.turns, Turn("assistant", "".join(pieces) or " ")), asked.images)
+        self.waiting = ()
+
+
+def load(path: str | Path, device: str | None = None, batch_size: int = 32) -> Assistant:
+    """Loads a native ``llava`` checkpoint: a directory or a hub id. float32 on a CPU, bfloat16 on a GPU."""
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    model, codec = checkpoint.load(path, dtype, device)
+    return Assistant(Engine(model, codec, batch_size))
+
+
+def _refs(image: Any) -> tuple[ImageRef, ...]:
+    if image is None:
+        return ()
+    return (ImageRef(Path(image) if isinstance(image, str) else image),)

@@ -1,0 +1,35 @@
+"""Results as a table: aligned plain text for a terminal, Markdown for a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from llavakit.base.log import table
+from llavakit.eval.benchmark import Result
+
+_HEAD = ("benchmark", "protocol", "count", "score", "metrics", "doubts")
+
+
+def text_table(results: Iterable[Result]) -> str:
+    """Aligned columns."""
+    return table([_row(result) for result in results], _HEAD)
+
+
+def markdown_table(results: Iterable[Result]) -> str:
+    """The same rows as a Markdown table."""
+    rows = [_HEAD, ("---",) * len(_HEAD), *map(_row, results)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    digits = 4 if result.unit == "fraction" else 2
+    metrics = (f"{name} {value:.{digits}f}".removesuffix(".00") for name, value in result.metrics.items())
+    doubts = {"missing": result.missing, "duplicates": result.duplicates, "unparsed": result.unparsed}
+    return (
+        result.benchmark,
+        result.protocol,
+        str(result.count),
+        f"{result.score:.{digits}f} {result.unit}",
+        ", ".join(metrics),
+        ", ".join(f"{count} {name}" for name, count in doubts.items() if count) or "none",
+    )

@@ -1,0 +1,37 @@
+"""POPE's reading of a yes/no answer, and its metrics. Source: ``eval_pope.py`` of haotian-liu/LLaVA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def yes_or_no(answer: str) -> str:
+    """ "no" where the first sentence holds the word No, no or not; else "yes", whatever was said."""
+    words = answer.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def yes_no_metrics(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """Accuracy, precision, recall, F1 and the share of "yes", of (said, truth) pairs; "yes" is the positive class.
+
+    A ratio with nothing under its line is 0. What is neither "yes" nor "no" (a missing answer) is wrong.
+    """
+    counts = {(said, truth): 0 for said in ("yes", "no", "") for truth in ("yes", "no")}
+    for said, truth in pairs:
+        counts[said, truth] += 1
+    hits, passed = counts["yes", "yes"], counts["no", "no"]
+    said_yes = hits + counts["yes", "no"]
+    precision = _ratio(hits, said_yes)
+    recall = _ratio(hits, hits + counts["no", "yes"] + counts["", "yes"])
+    total = sum(counts.values())
+    return {
+        "accuracy": _ratio(hits + passed, total),
+        "precision": precision,
+        "recall": recall,
+        "f1": _ratio(2 * precision * recall, precision + recall),
+        "yes_ratio": _ratio(said_yes, total),
+    }
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

@@ -1,0 +1,104 @@
+"""Build a Llava from parts: a vision tower and a language model, each a hub id or a local directory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from llavakit.base.config import Config
+from llavakit.base.errors import BadRequest
+from llavakit.chat.conversation import IMAGE
+from llavakit.image.square import Square
+from llavakit.model.connector import Connector, ConnectorKind
+from llavakit.model.llava import Llava
+from llavakit.model.towers import VisionTower, vision_config
+
+PAD = "<pad>"
+
+
+class ModelSpec(Config):
+    """What a model is made of. ``vision`` and ``language``: hub ids or directories of transformers models."""
+
+    vision: str
+    language: str
+    connector: ConnectorKind = "mlp2x_gelu"
+    feature_layer: int = -2
+    keep_cls: bool = False
+
+
+def build(spec: ModelSpec, seed: int = 0) -> tuple[Llava, Any]:
+    """Loads both backbones and joins them by a fresh connector, float32. Returns the model and its tokenizer.
+
+    The tokenizer gains ``<image>`` and, where it has none, a pad token; the embeddings grow to its exact size
+    (vLLM fails on ids that the tokenizer lacks). Raises :class:`BadRequest` when a part cannot be loaded whole.
+    """
+    tower, square = load_tower(spec)
+    language, tokenizer = load_language(spec.language)
+    torch.manual_seed(seed)
+    connector = Connector(tower.config.hidden_size, language.config.hidden_size, spec.connector)
+    return Llava(tower, connector, language, square), tokenizer
+
+
+def load_tower(spec: ModelSpec) -> tuple[VisionTower, Square]:
+    """The vision half of a CLIP-like model, or a vision model, with its image size and normalisation."""
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    config = vision_config(_from_hub(AutoConfig, spec.vision))
+    model = _load_whole(AutoModel, spec.vision, config=config)
+    processor = _from_hub(AutoImageProcessor, spec.vision)
+    square = Square(size=config.image_size, mean=tuple(processor.image_mean), std=tuple(processor.image_std))
+    return VisionTower(model, spec.feature_layer, spec.keep_cls), square
+
+
+def load_language(path: str) -> tuple[nn.Module, Any]:
+    """A causal language model and its fast tokenizer, grown by the image and pad tokens."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = _from_hub(AutoTokenizer, path)
+    if not getattr(tokenizer, "is_fast", False):
+        raise BadRequest(f"{path} has no fast tokenizer, and supervised spans need character offsets")
+    model = _load_whole(AutoModelForCausalLM, path)
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    resize_vocabulary(model, len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def resize_vocabulary(model: Any, size: int) -> None:
+    """Makes the embeddings and the head exactly ``size`` rows; new rows are the mean of the old ones."""
+    old = model.get_input_embeddings().weight.shape[0]
+    if old == size:
+        return
+    model.resize_token_embeddings(size, mean_resizing=False)
+    if size > old:
+        with torch.no_grad():
+            for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+                table[old:] = table[:old].mean(0)
+
+
+def _from_hub(auto: Any, path: str) -> Any:
+    try:
+        return auto.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise BadRequest(_unloadable(path, error)) from None
+
+
+def _load_whole(auto: Any, path: str, **kwargs: Any) -> nn.Module:
+    """from_pretrained that refuses a checkpoint which leaves tensors at random (transformers only warns)."""
+    try:
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **kwargs)
+    except (OSError, ValueError) as error:
+        raise BadRequest(_unloadable(path, error)) from None
+    missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
+    if missing:
+        raise BadRequest(f"{path} lacks {len(missing)} tensors of {type(model).__name__}, e.g. {missing[0]}")
+    return model  # type: ignore[no-any-return]
+
+
+def _unloadable(path: str, error: Exception) -> str:
+    first = str(error).strip().splitlines()[0]
+    return f"cannot load {path!r}: {first} Give a local directory or the id of a hub model you can reach."

@@ -1,0 +1,268 @@
+"""Native checkpoints: transformers' own ``llava`` directory plus ``llavakit.json``. There is no second format.
+
+Details that engines need (each was met by trying): classic tensor names (``vision_tower.vision_model.*``,
+``language_model.model.*``), since vLLM and transformers 4 refuse or silently skip the new ones; ``rope_theta`` at the
+top level too; ``PreTrainedTokenizerFast`` as tokenizer class; ``preprocessor_config.json`` beside
+``processor_config.json``; a chat template that begins with BOS.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from llavakit.base.errors import BadRequest
+from llavakit.base.files import read_json, write_json, writing
+from llavakit.chat.template import JinjaTemplate, Template
+from llavakit.image.square import Square
+from llavakit.model.connector import Connector
+from llavakit.model.encode import Codec
+from llavakit.model.llava import Llava
+from llavakit.model.towers import VisionTower
+
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
+SHARD_BYTES = 5 * 10**9
+
+
+def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | None = None) -> None:
+    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``."""
+    with writing(path) as temporary:
+        temporary.mkdir()
+        _save_tensors(model, temporary)
+        config = llava_config(model, codec)
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "generation_config.json", _generation_config(codec))
+        _save_processor(model, codec, temporary)
+        write_json(temporary / "llavakit.json", {"llavakit": 1, **(card or {})})
+
+
+def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Llava, Codec]:
+    """Loads a native ``llava`` directory, ours or anybody's.
+
+    Raises :class:`BadRequest` naming the file, or the tensors, that it lacks.
+    """
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+    path = resolve(path)
+    for name in FILES:
+        if not (path / name).is_file():
+            raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
+    config = AutoConfig.from_pretrained(path)
+    if config.model_type != "llava":
+        raise BadRequest(f"{path} holds a {config.model_type!r} model, not 'llava'")
+    keep_cls = config.vision_feature_select_strategy == "full"
+    with torch.device(device):
+        tower = VisionTower(
+            AutoModel.from_config(config.vision_config, dtype=dtype), config.vision_feature_layer, keep_cls
+        )
+        language = AutoModelForCausalLM.from_config(config.text_config, dtype=dtype)
+        kind = "linear" if config.projector_hidden_act == "linear" else "mlp2x_gelu"
+        connector = Connector(config.vision_config.hidden_size, config.text_config.hidden_size, kind).to(dtype)
+    square = _load_square(path)
+    model = Llava(tower, connector, language, square)
+    _load_tensors(model, path)
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    template = JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
+    limit = config.text_config.max_position_embeddings
+    return model.eval(), Codec(tokenizer, template, square, tower.tokens, limit)
+
+
+def resolve(path: str | Path) -> Path:
+    """A local directory as it is; a hub id as the directory of its downloaded snapshot."""
+    if Path(path).is_dir():
+        return Path(path)
+    if Path(path).exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
+        raise BadRequest(f"no checkpoint directory at {path}")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BadRequest(f"no checkpoint directory at {path}, and the hub does not give it: {first}") from None
+
+
+def native_state(model: Llava) -> dict[str, torch.Tensor]:
+    """Every tensor under its classic name in transformers' ``llava``."""
+    state = {f"vision_tower.vision_model.{key}": value for key, value in model.vision_tower.whole_state().items()}
+    state |= {f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict().items()}
+    state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict().items()}
+    return state
+
+
+def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
+    """``config.json``: transformers' LlavaConfig, with what older readers look for beside it."""
+    from transformers import LlavaConfig
+
+    tower, language = model.vision_tower, model.language_model
+    config = LlavaConfig(
+        vision_config=tower.config.to_dict(),
+        text_config=language.config.to_dict(),
+        image_token_index=codec.image_id,
+        image_seq_length=tower.tokens,
+        projector_hidden_act=model.multi_modal_projector.act,
+        vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
+        vision_feature_layer=tower.layer,
+        tie_word_embeddings=bool(getattr(language.config, "tie_word_embeddings", False)),
+        architectures=["LlavaForConditionalGeneration"],
+    ).to_dict()
+    text = config["text_config"]
+    text["architectures"] = [type(language).__name__]
+    rope = text.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        text["rope_theta"] = rope["rope_theta"]
+    for part in (config, text, config["vision_config"]):
+        part.pop("_name_or_path", None)
+        part.pop("transformers_version", None)
+        part["dtype"] = str(model.dtype).removeprefix("torch.")
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        text[key] = getattr(codec.tokenizer, key)
+    return config
+
+
+def _generation_config(codec: Codec) -> dict[str, Any]:
+    ids = {key: getattr(codec.tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return {**ids, "do_sample": False, "_from_model_config": False}
+
+
+def _save_tensors(model: Llava, path: Path) -> None:
+    tied = bool(getattr(model.language_model.config, "tie_word_embeddings", False))
+    shards: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for name, tensor in native_state(model).items():
+        if tied and name == "language_model.lm_head.weight":
+            continue
+        length = tensor.numel() * tensor.element_size()
+        if size and size + length > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor.detach().cpu().contiguous()
+        size += length
+    if len(shards) == 1:
+        save_file(shards[0], path / "model.safetensors", metadata={"format": "pt"})
+        return
+    index: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, path / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(shard, name)
+    total = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
+    write_json(path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
+
+
+def _load_tensors(model: Llava, path: Path) -> None:
+    """Fills every parameter, shard by shard, under classic or new names. Raises when one is missing or too many."""
+    targets = {_plain(name): tensor for name, tensor in native_state(model).items()}
+    if getattr(model.language_model.config, "tie_word_embeddings", False):
+        targets.pop("language_model.lm_head.weight", None)
+    left = set(targets)
+    for file in tensor_files(path):
+        try:
+            with safe_open(file, framework="pt") as tensors, torch.no_grad():
+                for name in tensors.keys():  # noqa: SIM118 - safe_open is not a mapping
+                    target = targets.get(_plain(name))
+                    if target is None:
+                        if not name.endswith("position_ids"):
+                            raise BadRequest(f"{file} holds {name!r}, which this model has no place for")
+                        continue
+                    value = tensors.get_tensor(name)
+                    if value.shape != target.shape:
+                        shapes = f"{tuple(value.shape)}, the configuration says {tuple(target.shape)}"
+                        raise BadRequest(f"{file}: {name!r} is {shapes}")
+                    target.copy_(value)
+                    left.discard(_plain(name))
+        except SafetensorError as error:
+            raise BadRequest(f"{file} is damaged: {error}") from None
+    if left:
+        raise BadRequest(f"{path} lacks {len(left)} of {len(targets)} tensors, e.g. {min(left)}")
+
+
+def tensor_files(path: Path) -> list[Path]:
+    """The safetensors files of a checkpoint, complete by its index. Raises :class:`BadRequest` naming a missing one."""
+    index = path / "model.safetensors.index.json"
+    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
+    for name in names:
+        if not (path / name).is_file():
+            raise BadRequest(f"{path} lacks {name}; only safetensors are read")
+    return [path / name for name in names]
+
+
+def _plain(name: str) -> str:
+    """One name for a tensor, whatever transformers version wrote it."""
+    if name.startswith("model.") or name == "lm_head.weight":
+        # transformers 5 saves LlavaForConditionalGeneration as model.{vision_tower,...} and a top-level lm_head.
+        name = name.removeprefix("model.")
+        if name.startswith("language_model."):
+            name = "language_model.model." + name.removeprefix("language_model.")
+        if name == "lm_head.weight":
+            name = "language_model.lm_head.weight"
+    return name.replace("vision_tower.vision_model.", "vision_tower.")
+
+
+def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
+    from transformers import AutoImageProcessor, LlavaProcessor
+
+    write_json(path / "preprocessor_config.json", _preprocessor_config(codec.square))
+    tower = model.vision_tower
+    tokenizer = codec.tokenizer
+    tokenizer.chat_template = codec.template.jinja()
+    # LLaVA's callers pad on the left; the length is the context's, or engines cut or refuse.
+    tokenizer.padding_side = "left"
+    tokenizer.model_max_length = codec.max_length
+    processor = LlavaProcessor(
+        image_processor=AutoImageProcessor.from_pretrained(path),
+        tokenizer=tokenizer,
+        patch_size=tower.config.patch_size,
+        vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
+        num_additional_image_tokens=int(tower.has_cls),
+        chat_template=codec.template.jinja(),
+    )
+    processor.save_pretrained(path)
+    config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # A list here is refused by transformers 4; the tokens are special in tokenizer.json already.
+    config.pop("extra_special_tokens", None)
+    for key in ("backend", "is_local", "name_or_path", "processor_class", "local_files_only"):
+        config.pop(key, None)
+    write_json(path / "tokenizer_config.json", config)
+
+
+def _preprocessor_config(square: Square) -> dict[str, Any]:
+    pad = square.mode == "pad"
+    return {
+        "image_processor_type": "LlavaImageProcessor" if pad else "CLIPImageProcessor",
+        "processor_class": "LlavaProcessor",
+        "do_convert_rgb": True,
+        **({"do_pad": True} if pad else {}),
+        "do_resize": True,
+        "size": {"shortest_edge": square.size},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": square.size, "width": square.size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(square.mean),
+        "image_std": list(square.std),
+    }
+
+
+def _load_square(path: Path) -> Square:
+    config = read_json(path / "preprocessor_config.json")
+    config = config.get("image_processor", config)
+    try:
+        size = config["size"].get("shortest_edge") or config["size"]["height"]
+        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
+    except (KeyError, AttributeError) as error:
+        raise BadRequest(f"{path / 'preprocessor_config.json'} lacks {error}") from None
+    return Square.parse(
+        {"size": size, "mode": "pad" if config.get("do_pad") else "crop", "mean": mean, "std": std},
+        where=str(path / "preprocessor_config.json"),
+    )

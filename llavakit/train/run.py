@@ -1,0 +1,198 @@
+"""The run: stages in order, each a short loop over steps; metrics, snapshots, native checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llavakit import __version__
+from llavakit.base.errors import BadRequest
+from llavakit.base.files import JsonlLog, read_json, write_json
+from llavakit.base.log import log, progress
+from llavakit.chat.template import get_template
+from llavakit.data.loader import Steps
+from llavakit.data.mixture import Mixture
+from llavakit.model import checkpoint
+from llavakit.model.build import build
+from llavakit.model.encode import Codec
+from llavakit.model.llava import Llava
+from llavakit.model.parts import count, freeze_all_but, part
+from llavakit.train.curve import draw_curve
+from llavakit.train.optim import adamw, schedule, set_rates
+from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
+from llavakit.train.stage import Recipe, Stage
+from llavakit.train.step import train_step
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Path:
+    """Runs every stage of ``recipe`` and returns ``out/model``, a native checkpoint.
+
+    ``out`` gets ``run.json`` (the resolved recipe), ``metrics.jsonl``, ``loss.png``, ``stages/NAME`` (a native
+    checkpoint after each stage) and, while it runs, ``snapshots``. With ``resume`` an interrupted run of the same
+    recipe goes on from its last snapshot to the weights that it would have had.
+
+    Raises :class:`BadRequest` when ``out`` holds a run already, or another recipe's.
+    """
+    out = Path(out)
+    _claim(recipe, out, resume)
+    run = Run(recipe, out)
+    for number, name in enumerate(recipe.stages):
+        if not (out / "stages" / name).exists():
+            run.stage(number, name)
+    last = list(recipe.stages)[-1]
+    model, codec = checkpoint.load(out / "stages" / last)
+    checkpoint.save(model, replace(codec, max_length=recipe.max_length), out / "model", run.card())
+    draw_curve(run.metrics.records, out / "loss.png")
+    return out / "model"
+
+
+class Run:
+    """What the stages of one run share."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.recipe = recipe
+        self.out = out
+        self.metrics = JsonlLog(out / "metrics.jsonl")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def stage(self, number: int, name: str) -> None:
+        """Trains one stage from the checkpoint of the one before it (the first from the parts), and saves its own."""
+        stage = self.recipe.stages[name]
+        model, codec = self.start(number, stage)
+        freeze_all_but(model, stage.train)
+        mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
+        steps = Steps(mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad)
+        optimiser = adamw(model, stage)
+        done, totals = self.recover(name, model, optimiser)
+        model.to(self.device).train()
+        parts = ", ".join(f"{part_name} at {rate:g}" for part_name, rate in stage.train.items())
+        log.info(
+            f"{name}: {len(mixture):,} samples, {len(steps):,} steps of {stage.batch_size}; trains {parts} "
+            f"({count(model, trainable=True):,} of {count(model):,} parameters)"
+        )
+        for row in self.loop(name, stage, model, steps, optimiser, done, totals):
+            self.metrics.append(row)
+        self.summary(name, totals)
+        model.to("cpu")
+        checkpoint.save(model, codec, self.out / "stages" / name, self.card() | {"stage": name, "totals": totals})
+
+    def start(self, number: int, stage: Stage) -> tuple[Llava, Codec]:
+        """The model at the beginning of a stage, with that stage's template and preprocessing."""
+        template = get_template(stage.template)
+        if number:
+            model, codec = checkpoint.load(self.out / "stages" / list(self.recipe.stages)[number - 1])
+        else:
+            model, tokenizer = build(self.recipe.model, self.recipe.seed)
+            codec = Codec(tokenizer, template, model.square, model.vision_tower.tokens)
+        model.square = model.square.evolve(mode=stage.image)
+        codec = replace(codec, template=template, square=model.square, max_length=self.recipe.max_length)
+        return model, codec
+
+    def recover(self, name: str, model: Llava, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+        """Steps done of this stage and its totals so far, from the last snapshot; (0, zeros) without one."""
+        found = latest_snapshot(self.out / "snapshots")
+        if found is None or found[1]["stage"] != name:
+            earlier = [r for r in self.metrics.records if r["stage"] != name]
+            self.metrics.truncate(len(earlier))
+            return 0, {"samples": 0, "tokens": 0, "supervised": 0, "cut": 0, "bad": [], "seconds": 0.0}
+        path, state = found
+        load_snapshot(path, model, optimiser)
+        self.metrics.truncate(state["metrics"])
+        log.info(f"resumed {name} after step {state['step']}")
+        return state["step"], state["totals"]
+
+    def loop(
+        self,
+        name: str,
+        stage: Stage,
+        model: Llava,
+        steps: Steps,
+        optimiser: torch.optim.Optimizer,
+        done: int,
+        totals: dict[str, Any],
+    ) -> Iterator[dict[str, Any]]:
+        """Yields one metrics record a step."""
+        precision = DTYPES[self.recipe.precision]
+        bar = progress(total=len(steps), desc=name, unit="step")
+        bar.update(done)
+        clock = time.perf_counter()
+        for step in steps.read(done, self.recipe.workers):
+            rates = set_rates(optimiser, schedule(step.number, len(steps), stage.warmup))
+            outcome = train_step(model, step, optimiser, stage.clip, precision)
+            seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            for key in ("samples", "tokens", "supervised", "cut"):
+                totals[key] += getattr(step, key)
+            totals["bad"] += step.bad
+            totals["seconds"] += seconds
+            for reason in step.bad:
+                log.warning(f"skipped: {reason}")
+            bar.update()
+            bar.set_postfix_str(
+                f"loss {outcome.loss:.3f} lr {max(rates.values()):.1e} {step.tokens / seconds:,.0f} tok/s "
+                f"{step.samples / seconds:.1f} samples/s"
+            )
+            yield {
+                "stage": name,
+                "step": step.number + 1,
+                "loss": outcome.loss,
+                "grad_norm": outcome.grad_norm,
+                **{f"lr/{key}": rate for key, rate in rates.items()},
+                "samples": step.samples,
+                "tokens": step.tokens,
+                "supervised": step.supervised,
+                "bad": len(step.bad),
+                "seconds": round(seconds, 4),
+            }
+            if (step.number + 1) % self.recipe.snapshot_every == 0 and step.number + 1 < len(steps):
+                state = {"totals": totals, "metrics": len(self.metrics.records)}
+                save_snapshot(self.out / "snapshots", name, step.number + 1, model, optimiser, state)
+        bar.close()
+
+    def summary(self, name: str, totals: dict[str, Any]) -> None:
+        rate = totals["tokens"] / max(totals["seconds"], 1e-9)
+        log.info(
+            f"{name}: {totals['samples']:,} samples, {totals['tokens']:,} tokens ({totals['supervised']:,} supervised) "
+            f"in {totals['seconds']:.0f} s, {rate:,.0f} tokens/s; {len(totals['bad'])} bad records skipped, "
+            f"{totals['cut']:,} tokens cut"
+        )
+
+    def card(self) -> dict[str, Any]:
+        """``llavakit.json``: the recipe and where the checkpoint comes from."""
+        versions = {"llavakit": __version__} | {package: version(package) for package in ("torch", "transformers")}
+        return {"recipe": self.recipe.plain(), "recipe_hash": self.recipe.hash(), "versions": versions}
+
+
+def part_sizes(model: Llava, stage: Stage) -> dict[str, tuple[int, bool]]:
+    """Parameters of each part, and whether the stage trains it."""
+    return {name: (count(part(model, name)), name in stage.train) for name in ("vision_tower", "connector", "language_model")}
+
+
+def _claim(recipe: Recipe, out: Path, resume: bool) -> None:
+    if not (out / "run.json").exists():
+        if resume:
+            raise BadRequest(f"{out} holds no run to resume")
+        if out.exists() and any(out.iterdir()):
+            raise BadRequest(f"{out} exists and is not a run of llavakit; choose another --out")
+        write_json(out / "run.json", recipe.plain())
+        return
+    if not resume:
+        raise BadRequest(f"{out} already holds a run; continue it with --resume or choose another --out")
+    before, now = read_json(out / "run.json"), recipe.plain()
+    if before != now:
+        raise BadRequest(f"{out} holds a run of another recipe ({_first_difference(before, now)}); it cannot be resumed")
+
+
+def _first_difference(before: Any, now: Any, path: str = "") -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in [*before, *now]:
+            if before.get(key) != now.get(key):
+                return _first_difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+    return f"{path} was {before!r}, is {now!r}"

@@ -1,0 +1,56 @@
+"""Recipe and Stage: everything that decides what a training run does, as one value."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from llavakit.base.config import Config
+from llavakit.chat.template import get_template
+from llavakit.data.loader import OnBad
+from llavakit.data.mixture import SourceSpec
+from llavakit.model.build import ModelSpec
+from llavakit.model.parts import Part
+
+
+class Stage(Config):
+    """One stage of training. ``train`` names the parts that learn and the peak learning rate of each; the rest is
+    frozen. Defaults are LLaVA-1.5's (its Trainer clips gradients at 1.0)."""
+
+    data: dict[str, SourceSpec]
+    template: str
+    train: dict[Part, float] = Field(min_length=1)
+    batch_size: int = Field(gt=0)
+    epochs: float = Field(1.0, gt=0)
+    warmup: float = Field(0.03, ge=0, lt=1)
+    """Share of the steps in which the rate rises linearly; then it falls as a cosine to 0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float | None = Field(1.0, gt=0)
+    image: Literal["pad", "crop"] = "pad"
+    image_first: bool = True
+    """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2."""
+    row_tokens: int = Field(4096, gt=0)
+    """Tokens that go through the model at once; a step is as many packed rows as its samples need."""
+
+    @model_validator(mode="after")
+    def _template_exists(self) -> Stage:
+        get_template(self.template)
+        return self
+
+
+class Recipe(Config):
+    """A whole run: the parts of the model, and the stages in order."""
+
+    name: str
+    model: ModelSpec
+    stages: dict[str, Stage] = Field(min_length=1)
+    max_length: int = Field(2048, gt=0)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of activations and matrix products; weights and optimiser states stay float32."""
+    seed: int = 0
+    workers: int = Field(2, ge=0)
+    on_bad: OnBad = "stop"
+    snapshot_every: int = Field(500, gt=0)
+    """Optimiser steps between snapshots."""
