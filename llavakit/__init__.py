@@ -1,3 +1,32 @@
-"""llavakit: the whole LLaVA-1.5 system."""
+"""llavakit: the whole LLaVA-1.5 system. ``load`` a model and ask it; everything else is on the command line."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llavakit.chat.conversation import Conversation, ImageRef, Turn
+    from llavakit.engine.load import load
 
 __version__ = "0.1.0"
+
+__all__ = ["Conversation", "ImageRef", "Turn", "__version__", "load"]
+
+# Found when they are first asked for: `import llavakit` must not wait for torch.
+_LAZY = {
+    "Conversation": "llavakit.chat.conversation",
+    "ImageRef": "llavakit.chat.conversation",
+    "Turn": "llavakit.chat.conversation",
+    "load": "llavakit.engine.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

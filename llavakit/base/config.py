@@ -6,19 +6,20 @@ made by :meth:`Config.evolve`, which validates again (pydantic's own ``model_cop
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping
 from pathlib import Path
-from typing import Any, Self, get_args
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_json, to_jsonable_python
 
-from llavakit.base.errors import BadRequest
-from llavakit.base.files import write_text
+from llavakit.base.errors import BadRequest, nearest
+from llavakit.base.files import read_json, write_json
 
 
 class Config(BaseModel):
@@ -31,7 +32,7 @@ class Config(BaseModel):
         """Validates plain data. Raises :class:`BadRequest` that names every wrong path and the nearest right key."""
         try:
             # Through JSON: strict mode still takes a list for a tuple there, as files need.
-            return cls.model_validate_json(json.dumps(value))
+            return cls.model_validate_json(to_json(value, serialize_as_any=True))
         except ValidationError as error:
             raise BadRequest(_explain(error, cls, where or cls.__name__)) from None
 
@@ -42,34 +43,38 @@ class Config(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """The value as JSON data."""
-        return self.model_dump(mode="json")
+        # As any: a field that holds a subclass of its declared type would otherwise lose the subclass's own fields.
+        return self.model_dump(mode="json", serialize_as_any=True)
 
     def save(self, path: str | Path) -> None:
         """Writes indented JSON, atomically."""
-        write_text(path, json.dumps(self.plain(), indent=2, ensure_ascii=False) + "\n")
+        write_json(path, self.plain())
 
     def evolve(self, changes: Mapping[str, Any] | None = None, **more: Any) -> Self:
-        """A validated variant. Keys may be dotted paths into nested values (``{"stages.tune.lr": 1e-5}``)."""
+        """A validated variant. Keys may be dotted paths into nested values: ``{"stages.tune.lr": 1e-5}``, and with a
+        number into a list: ``{"sources.0.path": "a"}``."""
         data = self.plain()
         for path, value in {**(changes or {}), **more}.items():
-            _set(data, path, value.plain() if isinstance(value, Config) else value, type(self).__name__)
+            _set(data, path, to_jsonable_python(value, serialize_as_any=True), type(self).__name__)
         return type(self).parse(data)
 
     def hash(self) -> str:
         """16 hexadecimal digits that depend on the values alone."""
-        text = json.dumps(self.plain(), sort_keys=True, separators=(",", ":"))
+        # Not sorted: fields have the order of the class, and the order of a dict (of stages, say) is part of its value.
+        text = json.dumps(self.plain(), separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load_mapping(path: str | Path) -> dict[str, Any]:
-    """The mapping at the top of a YAML or JSON file."""
+    """The mapping at the top of a YAML or JSON file. Raises :class:`BadRequest` when there is none."""
     path = Path(path)
     if not path.is_file():
         raise BadRequest(f"no configuration file at {path}")
     try:
-        value = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
-        raise BadRequest(f"{path} is not valid YAML or JSON: {error}") from None
+        # JSON by its own reader: YAML refuses its tabs.
+        value = read_json(path) if path.suffix == ".json" else _yaml(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(value, dict):
         raise BadRequest(f"{path} must hold a mapping at its top, not {type(value).__name__}")
     return value
@@ -81,37 +86,61 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise BadRequest(f"override {text!r} is not of the form key.path=value")
     try:
-        return key, yaml.load(value, _Loader)
+        return key, _yaml(value)
     except yaml.YAMLError as error:
-        raise BadRequest(f"override {text!r}: the value is not valid YAML: {error}") from None
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """A ``" (did you mean 'x'?)"`` suffix, or nothing when no name is near."""
-    match = difflib.get_close_matches(name, names, n=1, cutoff=0.55)
-    return f" (did you mean {match[0]!r}?)" if match else ""
+        raise BadRequest(f"override {text!r}: the value is not valid YAML: {_one_line(error)}") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader reads ``2e-5`` as a string (YAML 1.1 wants ``2.0e-5``); here it is the number everybody means."""
+    """SafeLoader reads ``2e-5`` as a string (YAML 1.1 wants ``2.0e-5``), dates as dates, and of two equal keys the
+    last; here the first is the number everybody means, a date is a string, and equal keys are an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+def _yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _set(data: Any, path: str, value: Any, where: str) -> None:
     *parents, last = path.split(".")
     for depth, key in enumerate(parents):
-        if not isinstance(data, dict) or key not in data:
+        if not _holds(data, key):
             keys = list(data) if isinstance(data, dict) else []
             raise BadRequest(f"{where} has no {'.'.join(parents[: depth + 1])!r}{nearest(key, keys)}")
-        data = data[key]
-    if not isinstance(data, dict):
+        data = data[int(key) if isinstance(data, list) else key]
+    if isinstance(data, dict):
+        data[last] = value
+    elif isinstance(data, list):
+        if not _holds(data, last):
+            raise BadRequest(f"{where} has no {path!r}: the list has {len(data)} items, counted from 0")
+        data[int(last)] = value
+    else:
         raise BadRequest(f"{where}: {'.'.join(parents)!r} is a plain value; {last!r} cannot be set inside it")
-    data[last] = value
+
+
+def _holds(data: Any, key: str) -> bool:
+    return key in data if isinstance(data, dict) else isinstance(data, list) and key.isdigit() and int(key) < len(data)
 
 
 def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> str:
@@ -131,21 +160,27 @@ def _explain(error: ValidationError, cls: type[BaseModel], where: str) -> str:
 
 
 def _fields_at(cls: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
-    """Field names of the Config that ``loc`` leads to, looking through dicts, lists, and unions."""
-    current: list[Any] = [cls]
+    """Field names of the Config that ``loc`` leads to, through fields, keys of dicts and items of lists."""
+    kinds = [cls]
+    inside_container = False
     for part in loc:
-        following: list[Any] = []
-        for kind in current:
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                field = kind.model_fields.get(str(part))
-                following += _configs_in(field.annotation) if field else [kind]
-            else:
-                following += _configs_in(kind)
-        current = following
-    return [name for kind in current if isinstance(kind, type) for name in kind.model_fields]
+        if inside_container:
+            inside_container = False  # a key or an index: it leads to the Config that the container holds
+            continue
+        annotations = [kind.model_fields[str(part)].annotation for kind in kinds if str(part) in kind.model_fields]
+        kinds = [found for annotation in annotations for found in _configs_in(annotation)]
+        inside_container = any(_is_container(annotation) for annotation in annotations)
+    return [name for kind in kinds for name in kind.model_fields]
 
 
-def _configs_in(annotation: Any) -> list[Any]:
+def _is_container(annotation: Any) -> bool:
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return any(_is_container(part) for part in get_args(annotation))
+    return isinstance(origin, type) and issubclass(origin, Collection)
+
+
+def _configs_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for part in get_args(annotation) for found in _configs_in(part)]

@@ -1,5 +1,9 @@
 """Two kinds of failure, told apart by exit code: the request was wrong (2) or the work failed (1)."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 
 class LlavakitError(Exception):
     """A failure that is fully explained by its message: what, where, and what to do. Shown without a traceback."""
@@ -28,3 +32,11 @@ class BadRecord(LlavakitError):
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         # Exception's own pickling passes only args[0]; data workers send these across processes.
         return (BadRecord, (self.reason, self.where))
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A ``" (did you mean 'x'?)"`` suffix, or nothing when no name is near."""
+    import difflib  # here, because only the unlucky need it: errors is imported by everything
+
+    match = difflib.get_close_matches(name, list(names), n=1, cutoff=0.55)
+    return f" (did you mean {match[0]!r}?)" if match else ""

@@ -6,8 +6,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from llavakit.base.config import nearest
-from llavakit.base.errors import BadRequest
+from llavakit.base.errors import BadRequest, nearest
 
 
 class Registry:
@@ -53,8 +52,4 @@ class Registry:
 
     def _found(self) -> list[str]:
         path = importlib.import_module(self.package).__path__
-        names = [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two modules in {self.package} are named {', '.join(twice)}")
-        return names
+        return [module.name for module in pkgutil.iter_modules(path) if not module.name.startswith("_")]

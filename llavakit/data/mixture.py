@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
@@ -16,11 +17,13 @@ from llavakit.data.sources.llava import LlavaSource
 
 class SourceSpec(Config):
     """A file in LLaVA's format. ``weight`` is how many times each record appears in an epoch: 0.5 takes a random
-    half (another in each epoch), 2 takes every record twice."""
+    half (another in each epoch), 2 takes every record twice. ``records`` is the published size, for a plan made
+    before the file is at hand; a file of another size is used as it is."""
 
     path: str
     images: str | None = None
-    weight: float = 1.0
+    weight: float = Field(1.0, gt=0)
+    records: int | None = None
 
 
 class Mixture:

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llavakit.base.config import nearest
-from llavakit.base.errors import BadRequest
+from llavakit.base.errors import BadRequest, nearest
 from llavakit.chat.conversation import IMAGE, Conversation
 
 Answer = Callable[[Iterable[Conversation]], Iterator[str]]

@@ -8,6 +8,7 @@ from llavakit.base.log import table
 from llavakit.eval.benchmark import Result
 
 _HEAD = ("benchmark", "protocol", "count", "score", "metrics", "doubts")
+_SHOWN = 6
 
 
 def text_table(results: Iterable[Result]) -> str:
@@ -23,13 +24,14 @@ def markdown_table(results: Iterable[Result]) -> str:
 
 def _row(result: Result) -> tuple[str, ...]:
     digits = 4 if result.unit == "fraction" else 2
-    metrics = (f"{name} {value:.{digits}f}".removesuffix(".00") for name, value in result.metrics.items())
+    metrics = [f"{name} {value:.{digits}f}".removesuffix(".00") for name, value in result.metrics.items()]
+    more = [f"{len(metrics) - _SHOWN} more"] if len(metrics) > _SHOWN else []
     doubts = {"missing": result.missing, "duplicates": result.duplicates, "unparsed": result.unparsed}
     return (
         result.benchmark,
         result.protocol,
         str(result.count),
         f"{result.score:.{digits}f} {result.unit}",
-        ", ".join(metrics),
+        ", ".join(metrics[:_SHOWN] + more),
         ", ".join(f"{count} {name}" for name, count in doubts.items() if count) or "none",
     )

@@ -32,7 +32,7 @@ def evaluate(
     log = JsonlLog(Path(out) / "answers.jsonl") if out is not None else None
     verdicts = _resume(benchmark, order, log)
     todo = order[len(verdicts) :]
-    replies = answer(q.conversation for q in todo) if todo else iter(())
+    replies = iter(answer(q.conversation for q in todo) if todo else ())
     for question in progress(todo, total=len(todo), desc=benchmark.name, unit="question"):
         text = next(replies, None)
         if text is None:

@@ -41,7 +41,7 @@ def image_finder(near: Path, images: Path | None, folders: Sequence[str] = ()) -
     """
     roots = [images] if images is not None else [near.parent, near.parent.parent]
     places = [root / folder for root in roots for folder in (*folders, "")]
-    places = [place for place in places if place.is_dir()] or places[:1]
+    places = [place for place in places if place.is_dir()] or roots[:1]
 
     @functools.cache
     def locate(name: str) -> ImageRef:

@@ -12,7 +12,7 @@ def yes_or_no(answer: str) -> str:
 
 
 def yes_no_metrics(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
-    """Accuracy, precision, recall, F1 and the share of "yes", of (said, truth) pairs; "yes" is the positive class.
+    """F1, accuracy, precision, recall and the share of "yes", of (said, truth) pairs; "yes" is the positive class.
 
     A ratio with nothing under its line is 0. What is neither "yes" nor "no" (a missing answer) is wrong.
     """
@@ -25,10 +25,10 @@ def yes_no_metrics(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:
     recall = _ratio(hits, hits + counts["no", "yes"] + counts["", "yes"])
     total = sum(counts.values())
     return {
+        "f1": _ratio(2 * precision * recall, precision + recall),
         "accuracy": _ratio(hits + passed, total),
         "precision": precision,
         "recall": recall,
-        "f1": _ratio(2 * precision * recall, precision + recall),
         "yes_ratio": _ratio(said_yes, total),
     }
 

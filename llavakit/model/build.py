@@ -13,16 +13,18 @@ from llavakit.chat.conversation import IMAGE
 from llavakit.image.square import Square
 from llavakit.model.connector import Connector, ConnectorKind
 from llavakit.model.llava import Llava
+from llavakit.model.quiet import quiet
 from llavakit.model.towers import VisionTower, vision_config
 
 PAD = "<pad>"
 
 
 class ModelSpec(Config):
-    """What a model is made of. ``vision`` and ``language``: hub ids or directories of transformers models."""
+    """What a model is made of. ``vision`` and ``language``: hub ids or directories of transformers models; None where
+    a recipe pretrains small ones first."""
 
-    vision: str
-    language: str
+    vision: str | None = None
+    language: str | None = None
     connector: ConnectorKind = "mlp2x_gelu"
     feature_layer: int = -2
     keep_cls: bool = False
@@ -34,29 +36,31 @@ def build(spec: ModelSpec, seed: int = 0) -> tuple[Llava, Any]:
     The tokenizer gains ``<image>`` and, where it has none, a pad token; the embeddings grow to its exact size
     (vLLM fails on ids that the tokenizer lacks). Raises :class:`BadRequest` when a part cannot be loaded whole.
     """
-    tower, square = load_tower(spec)
+    if spec.vision is None or spec.language is None:
+        raise BadRequest("model.vision and model.language must name what the model is built from")
+    tower, square = load_tower(spec.vision, spec.feature_layer, spec.keep_cls)
     language, tokenizer = load_language(spec.language)
     torch.manual_seed(seed)
     connector = Connector(tower.config.hidden_size, language.config.hidden_size, spec.connector)
     return Llava(tower, connector, language, square), tokenizer
 
 
-def load_tower(spec: ModelSpec) -> tuple[VisionTower, Square]:
+def load_tower(path: str, layer: int, keep_cls: bool) -> tuple[VisionTower, Square]:
     """The vision half of a CLIP-like model, or a vision model, with its image size and normalisation."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    config = vision_config(_from_hub(AutoConfig, spec.vision))
-    model = _load_whole(AutoModel, spec.vision, config=config)
-    processor = _from_hub(AutoImageProcessor, spec.vision)
+    config = vision_config(from_hub(AutoConfig, path))
+    model = _load_whole(AutoModel, path, config=config)
+    processor = from_hub(AutoImageProcessor, path)
     square = Square(size=config.image_size, mean=tuple(processor.image_mean), std=tuple(processor.image_std))
-    return VisionTower(model, spec.feature_layer, spec.keep_cls), square
+    return VisionTower(model, layer, keep_cls), square
 
 
 def load_language(path: str) -> tuple[nn.Module, Any]:
     """A causal language model and its fast tokenizer, grown by the image and pad tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = _from_hub(AutoTokenizer, path)
+    tokenizer = from_hub(AutoTokenizer, path)
     if not getattr(tokenizer, "is_fast", False):
         raise BadRequest(f"{path} has no fast tokenizer, and supervised spans need character offsets")
     model = _load_whole(AutoModelForCausalLM, path)
@@ -80,9 +84,11 @@ def resize_vocabulary(model: Any, size: int) -> None:
                 table[old:] = table[:old].mean(0)
 
 
-def _from_hub(auto: Any, path: str) -> Any:
+def from_hub(auto: Any, path: str) -> Any:
+    """``auto.from_pretrained``; raises :class:`BadRequest` with one line when that cannot be had."""
     try:
-        return auto.from_pretrained(path)
+        with quiet():
+            return auto.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise BadRequest(_unloadable(path, error)) from None
 
@@ -90,7 +96,8 @@ def _from_hub(auto: Any, path: str) -> Any:
 def _load_whole(auto: Any, path: str, **kwargs: Any) -> nn.Module:
     """from_pretrained that refuses a checkpoint which leaves tensors at random (transformers only warns)."""
     try:
-        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **kwargs)
+        with quiet():
+            model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, **kwargs)
     except (OSError, ValueError) as error:
         raise BadRequest(_unloadable(path, error)) from None
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))

@@ -20,10 +20,12 @@ from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog, writing
 from llavakit.base.log import log, progress
 from llavakit.chat.conversation import IMAGE, Conversation
+from llavakit.chat.template import TEMPLATES
 from llavakit.data.mixture import Mixture, SourceSpec
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
-from llavakit.train.optim import schedule
+from llavakit.model.quiet import quiet
+from llavakit.train.schedule import schedule
 
 BOS, EOS, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 
@@ -108,8 +110,6 @@ def _language(spec: Backbones, texts: Sequence[str], out: Path, metrics: JsonlLo
 
     size = spec.language
     # The tokenizer sees what the templates add, too, or their fixed text would be cut into many pieces.
-    from llavakit.chat.template import TEMPLATES
-
     fixed = [" ".join((t.system_text, t.user, t.prompt)) for t in TEMPLATES.values()]
     tokenizer = train_tokenizer([*texts, *(fixed * 50)], size.vocabulary)
     torch.manual_seed(spec.seed)
@@ -149,7 +149,7 @@ def _language(spec: Backbones, texts: Sequence[str], out: Path, metrics: JsonlLo
 
     log.info(f"language: {sum(map(len, encoded)):,} tokens of {len(encoded):,} documents, {len(tokenizer)} words")
     _optimise("language", model, loss, size.steps, size.lr, spec.precision, metrics)
-    with writing(out) as temporary:
+    with writing(out) as temporary, quiet():
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 
@@ -197,7 +197,7 @@ def _clip(
         return out.loss  # type: ignore[no-any-return]
 
     _optimise("clip", model, loss, size.steps, size.lr, spec.precision, metrics)
-    with writing(out) as temporary:
+    with writing(out) as temporary, quiet():
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         CLIPImageProcessorPil(

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
 from llavakit.model.llava import Llava
 from llavakit.model.parts import part
 from llavakit.train.stage import Stage
-
-
-def schedule(step: int, total: int, warmup: float) -> float:
-    """Factor of the peak rate at step ``step`` (0-based) of ``total``: linear warm-up, then a cosine to 0."""
-    rising = math.ceil(total * warmup)
-    if step < rising:
-        return step / max(1, rising)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
 
 
 def adamw(model: Llava, stage: Stage) -> torch.optim.AdamW:

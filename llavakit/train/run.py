@@ -19,12 +19,14 @@ from llavakit.chat.template import get_template
 from llavakit.data.loader import Steps
 from llavakit.data.mixture import Mixture
 from llavakit.model import checkpoint
-from llavakit.model.build import build
+from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.parts import count, freeze_all_but, part
+from llavakit.train.backbones import pretrain
 from llavakit.train.curve import draw_curve
-from llavakit.train.optim import adamw, schedule, set_rates
+from llavakit.train.optim import adamw, set_rates
+from llavakit.train.schedule import schedule
 from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
 from llavakit.train.stage import Recipe, Stage
 from llavakit.train.step import train_step
@@ -90,11 +92,18 @@ class Run:
         if number:
             model, codec = checkpoint.load(self.out / "stages" / list(self.recipe.stages)[number - 1])
         else:
-            model, tokenizer = build(self.recipe.model, self.recipe.seed)
+            model, tokenizer = build(self.parts(), self.recipe.seed)
             codec = Codec(tokenizer, template, model.square, model.vision_tower.tokens)
         model.square = model.square.evolve(mode=stage.image)
         codec = replace(codec, template=template, square=model.square, max_length=self.recipe.max_length)
         return model, codec
+
+    def parts(self) -> ModelSpec:
+        """What the model is built from; pretrains the backbones first where the recipe says so."""
+        if self.recipe.backbones is None:
+            return self.recipe.model
+        vision, language = pretrain(self.recipe.backbones, self.out / "backbones")
+        return self.recipe.model.evolve(vision=str(vision), language=str(language))
 
     def recover(self, name: str, model: Llava, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
         """Steps done of this stage and its totals so far, from the last snapshot; (0, zeros) without one."""

@@ -12,6 +12,7 @@ from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
+from llavakit.train.backbones import Backbones
 
 
 class Stage(Config):
@@ -44,7 +45,9 @@ class Recipe(Config):
     """A whole run: the parts of the model, and the stages in order."""
 
     name: str
-    model: ModelSpec
+    model: ModelSpec = ModelSpec()
+    backbones: Backbones | None = None
+    """Small backbones to pretrain first, for whom no weights are at hand; they take the place of ``model``'s two."""
     stages: dict[str, Stage] = Field(min_length=1)
     max_length: int = Field(2048, gt=0)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -54,3 +57,12 @@ class Recipe(Config):
     on_bad: OnBad = "stop"
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
+
+    @model_validator(mode="after")
+    def _backbones_named(self) -> Recipe:
+        named = [self.model.vision is not None, self.model.language is not None]
+        if self.backbones is None and not all(named):
+            raise ValueError("model.vision and model.language are required (or backbones, to pretrain small ones)")
+        if self.backbones is not None and any(named):
+            raise ValueError("model.vision and model.language are given, and backbones too; choose one")
+        return self

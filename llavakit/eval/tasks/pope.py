@@ -46,11 +46,13 @@ class Pope(Benchmark):
         return Verdict(float(parsed == question.truth["label"]), parsed)
 
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
-        metrics: dict[str, float] = {}
-        for category in _FIRST:
-            pairs = [(v.parsed, q.truth["label"]) for q, v in judged if q.group == category]
-            metrics |= {f"{category}_{name}": value for name, value in yes_no_metrics(pairs).items()}
-        return mean(metrics[f"{category}_f1"] for category in _FIRST), metrics
+        found = {
+            category: yes_no_metrics((v.parsed, q.truth["label"]) for q, v in judged if q.group == category)
+            for category in _FIRST
+        }
+        names = next(iter(found.values()))
+        metrics = {f"{category}_{name}": found[category][name] for name in names for category in _FIRST}
+        return mean(found[category]["f1"] for category in _FIRST), metrics
 
     def record(self, question: Question) -> dict[str, Any]:
         return super().record(question) | {"question_id": int(question.id)}

@@ -60,7 +60,7 @@ def _split(data: Path) -> tuple[Path, Path]:
         answered = find_all(data, name)
         if answered:
             pairs.append((path, answered[0]))
-    pairs = [pair for pair in pairs if "val2014" in pair[0].name] or pairs
+    pairs = [pair for pair in pairs if "_val2014_" in pair[0].name] or pairs
     if len(pairs) > 1:
         names = ", ".join(path.name for path, _ in pairs)
         raise BadRequest(f"{data} holds several splits of VQAv2 ({names}); keep the one to be asked in its own folder")

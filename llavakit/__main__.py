@@ -1,0 +1,7 @@
+"""``python -m llavakit``."""
+
+import sys
+
+from llavakit.cli import main
+
+sys.exit(main())

@@ -1,0 +1,143 @@
+"""Running, resuming, scoring answers files, and the report."""
+
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llavakit.base.errors import BadRequest, WorkFailed
+from llavakit.chat.conversation import Conversation, ImageRef
+from llavakit.chat.conversation import question as ask
+from llavakit.eval.benchmark import Question
+from llavakit.eval.report import markdown_table, text_table
+from llavakit.eval.run import BENCHMARKS, by_image, evaluate, recorded, score
+from llavakit.eval.tasks.gqa import Gqa
+
+BENCH = Gqa()
+
+
+def make(count: int, folder: Path | None = None, images: int = 2) -> list[Question]:
+    """Questions about ``images`` pictures in turn; the answer to number n is n."""
+    questions = []
+    for n in range(count):
+        refs = [] if folder is None else [ImageRef(folder / f"{n % images}.jpg")]
+        questions.append(Question(str(n), ask(f"Question {n}?", *refs, id=str(n)), {"answer": str(n)}))
+    return questions
+
+
+class Model:
+    """Answers with the question's id, and remembers what it was asked; breaks down after ``limit``."""
+
+    def __init__(self, limit: int = 1000) -> None:
+        self.asked: list[str] = []
+        self.limit = limit
+
+    def __call__(self, conversations: Iterable[Conversation]) -> Iterator[str]:
+        for conversation in conversations:
+            if len(self.asked) == self.limit:
+                raise KeyboardInterrupt
+            self.asked.append(conversation.id)
+            yield conversation.id
+
+
+def test_questions_about_one_picture_are_asked_in_a_row(tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"{n}.jpg").touch()
+    model = Model()
+    result = evaluate(BENCH, make(5, tmp_path), model)
+    assert model.asked == ["0", "2", "4", "1", "3"]
+    assert (result.score, result.count, result.unit, result.protocol) == (100.0, 5, "percent", "standard")
+
+
+def test_a_killed_run_goes_on_without_asking_twice(tmp_path: Path) -> None:
+    whole = evaluate(BENCH, make(6), Model(), tmp_path / "whole")
+    first, second = Model(limit=4), Model()
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(BENCH, make(6), first, out)
+    with open(out / "answers.jsonl", "a") as file:
+        file.write('{"question_id": "4", "te')  # the kill tore a line
+    assert evaluate(BENCH, make(6), second, out) == whole
+    assert first.asked + second.asked == [str(n) for n in range(6)]
+    for name in ("answers.jsonl", "result.json"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    record = json.loads((out / "answers.jsonl").read_text().splitlines()[5])
+    expected = {"prompt": "Question 5?", "text": "5", "parsed": "5", "score": 1.0, "group": ""}
+    assert record == {"question_id": "5"} | expected
+    third = Model()
+    assert evaluate(BENCH, make(6), third, out) == whole
+    assert third.asked == []
+
+
+def test_answers_to_other_questions_are_not_taken_over(tmp_path: Path) -> None:
+    evaluate(BENCH, make(3), Model(), tmp_path)
+    with pytest.raises(BadRequest, match="line 1: answers another question"):
+        evaluate(BENCH, make(3)[::-1], Model(), tmp_path)
+    with pytest.raises(BadRequest, match="line 3"):
+        evaluate(BENCH, make(2), Model(), tmp_path)
+
+
+def test_a_missing_picture_names_the_question_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "0.jpg").touch()
+    model = Model()
+    with pytest.raises(BadRequest, match=r"question '1': no image at .*1\.jpg"):
+        evaluate(BENCH, make(2, tmp_path), model)
+    assert model.asked == []
+
+
+def test_a_model_that_stops_early_is_an_error() -> None:
+    with pytest.raises(WorkFailed, match="question '0'"):
+        evaluate(BENCH, make(2), lambda conversations: iter(()))
+
+
+def test_score_counts_missing_duplicate_and_foreign_answers() -> None:
+    answers = [{"question_id": id, "text": text} for id, text in ((0, "0"), (1, "x"), (1, "1"), (9, "9"), (2, ""))]
+    result = score(BENCH, make(4), answers)
+    assert (result.count, result.missing, result.duplicates, result.unparsed) == (4, 1, 1, 1)
+    assert result.score == 50.0
+    assert result.metrics == {"answers to no question (count)": 1.0}
+
+
+def test_score_refuses_what_is_no_answers_file() -> None:
+    with pytest.raises(BadRequest, match="none of the 1 answers"):
+        score(BENCH, make(1), [{"question_id": "x", "text": ""}])
+    with pytest.raises(BadRequest, match="answer 1 must be"):
+        score(BENCH, make(1), [{"question_id": "0"}])
+
+
+def test_recorded_answers_are_a_model(tmp_path: Path) -> None:
+    whole = evaluate(BENCH, make(3), Model(), tmp_path)
+    assert evaluate(BENCH, make(3), recorded(tmp_path / "answers.jsonl")) == whole
+    with pytest.raises(BadRequest, match="no answer to question '3'"):
+        evaluate(BENCH, make(4), recorded(tmp_path / "answers.jsonl"))
+
+
+@given(st.lists(st.integers(0, 3)))
+def test_grouping_keeps_every_question_and_the_order_within_a_picture(pictures: list[int]) -> None:
+    questions = [Question(str(n), ask("?", ImageRef(Path(str(p))), id=str(n)), {}) for n, p in enumerate(pictures)]
+    grouped = by_image(questions)
+    assert sorted(int(q.id) for q in grouped) == list(range(len(pictures)))
+    order = [pictures[int(q.id)] for q in grouped]
+    assert len([1 for a, b in itertools.pairwise(order) if a != b]) == max(len(set(pictures)) - 1, 0)
+    for p in set(pictures):
+        ids = [int(q.id) for q in grouped if pictures[int(q.id)] == p]
+        assert ids == sorted(ids)
+
+
+def test_every_task_is_found() -> None:
+    names = BENCHMARKS.names()
+    assert {"vqav2", "gqa", "pope", "textvqa", "scienceqa", "records"} <= set(names)
+    assert all(BENCHMARKS[name].name == name for name in names)
+
+
+def test_report() -> None:
+    result = score(BENCH, make(2), [{"question_id": "0", "text": "0"}])
+    head, _, row = text_table([result]).splitlines()
+    assert head.index("protocol") == row.index("standard")
+    assert "50.00 percent" in row
+    assert row.endswith("1 missing")
+    assert markdown_table([result]).splitlines()[2] == "| gqa | standard | 2 | 50.00 percent |  | 1 missing |"
