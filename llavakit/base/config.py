@@ -25,7 +25,13 @@ from llavakit.base.files import read_json, write_json
 class Config(BaseModel):
     """Base of all configuration values: unknown keys and wrong types are refused with their exact path."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=True,
+        ser_json_inf_nan="constants",  # the default writes infinity as null, and an optional field reads that as None
+    )
 
     @classmethod
     def parse(cls, value: Mapping[str, Any], where: str = "") -> Self:
@@ -98,10 +104,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                message = f"the key {key.value!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, message, key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
         return super().construct_mapping(node, deep)
 
 

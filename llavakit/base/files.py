@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llavakit.base.errors import BadRequest, WorkFailed
+from llavakit.base.errors import BadRequest, LlavakitError, WorkFailed
 
 
 @contextlib.contextmanager
@@ -27,7 +28,9 @@ def writing(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
+            # No system call swaps two directories: a kill between these lines leaves both whole, under other names.
             old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            _remove(old)
             path.rename(old)
             temporary.rename(path)
             _remove(old)
@@ -56,9 +59,11 @@ def read_json(path: str | Path) -> Any:
     if not path.is_file():
         raise BadRequest(f"no file at {path}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise BadRequest(f"{path}, line {error.lineno}, column {error.colno}: broken JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{path} is not UTF-8 text: {error}") from None
 
 
 def read_jsonl(path: str | Path) -> list[Any]:
@@ -66,15 +71,7 @@ def read_jsonl(path: str | Path) -> list[Any]:
     path = Path(path)
     if not path.is_file():
         raise BadRequest(f"no file at {path}")
-    values = []
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    values.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    raise BadRequest(f"{path}, line {number}: broken JSON: {error.msg}") from None
-    return values
+    return _parse_lines(path, path.read_bytes().removeprefix(codecs.BOM_UTF8), BadRequest)
 
 
 class JsonlLog:
@@ -88,10 +85,7 @@ class JsonlLog:
         whole = data.rfind(b"\n") + 1
         if whole != len(data):
             os.truncate(self.path, whole)
-        try:
-            self.records: list[Any] = [json.loads(line) for line in data[:whole].splitlines() if line.strip()]
-        except json.JSONDecodeError as error:
-            raise WorkFailed(f"{self.path} holds a broken line ({error.msg}); move the file away to start anew") from None
+        self.records = _parse_lines(self.path, data[:whole], WorkFailed)
 
     def append(self, record: Any) -> None:
         self.records.append(record)
@@ -108,6 +102,17 @@ def sha256(path: str | Path) -> str:
     """The file's SHA-256 in hexadecimal, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parse_lines(path: Path, data: bytes, failure: type[LlavakitError]) -> list[Any]:
+    values = []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                values.append(json.loads(line))
+            except ValueError as error:  # broken JSON, or bytes that are not UTF-8
+                raise failure(f"{path}, line {number}: broken JSON: {error}") from None
+    return values
 
 
 def _remove(path: Path) -> None:

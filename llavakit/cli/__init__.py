@@ -26,9 +26,11 @@ READER_GONE = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``llavakit ARGV`` and returns its exit code: 0, 1 (the work failed) or 2 (the request was wrong)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]  # it may stand anywhere, also behind a verb's subcommand
     start = next((i for i, word in enumerate(words) if not word.startswith("-")), len(words))
     try:
-        options = _parser().parse_args(words[:start])
+        _parser().parse_args(words[:start])
         if start == len(words):
             _parser().print_help(sys.stderr)
             return 2
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parse(parser, words[start + 1 :])
     except SystemExit as end:  # argparse has printed its help (0) or its complaint (2)
         return int(end.code or 0)
-    return _guarded(parser.prog, module, args, debug=options.debug or args.debug)
+    return _guarded(parser.prog, module, args, debug)
 
 
 def verbs() -> list[str]:
@@ -55,11 +57,10 @@ def _module(verb: str) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _TopParser(
         prog="llavakit",
         usage="llavakit [--help] [--version] [--debug] VERB ...",
         description="Build, train, evaluate and use LLaVA models.",
-        formatter_class=_VerbList,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llavakit {__version__}")
@@ -67,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _VerbList(argparse.HelpFormatter):
-    """Appends the verbs when help is really printed, so that no other call imports them all."""
+class _TopParser(argparse.ArgumentParser):
+    """Lists the verbs when help is really printed, so that no other call imports them all."""
 
     def format_help(self) -> str:
-        rows = "".join(f"  {verb:<10} {_module(verb).HELP}\n" for verb in verbs())
+        rows = "".join(f"  {verb.replace('_', '-'):<10} {_module(verb).HELP}\n" for verb in verbs())
         return f"{super().format_help()}\nverbs (llavakit VERB --help says more):\n{rows}"
 
 

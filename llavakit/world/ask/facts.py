@@ -40,8 +40,6 @@ class Fact:
         # "top" is within "top left": a wrong answer that is part of the right one cannot be counted against it.
         parts = self.answer.split()
         others = tuple(o for o in self.options if o != self.answer and not (o in parts and len(parts) > 1))
-        if self.kind.startswith("relation") or self.kind in ("count", "presence"):
-            others = others if self.kind != "count" else ()
         return Exchange(self.question, self.full, self.kind, "contains", (self.answer,), others, novel=self.novel)
 
 
@@ -55,8 +53,9 @@ def presence(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> Fact:
     if rng.random() < 0.3:
         values, noun = (SHAPES, "{}") if rng.random() < 0.5 else (COLOURS, "{} thing")
         there = {t.shape if values is SHAPES else t.colour for t in scene.things}
+        yes = yes or len(there) == len(values)  # nothing is missing from a scene of all six shapes
         what = noun.format(pick(rng, [v for v in values if (v in there) == yes]))
-        return _present(what, yes, "" if yes else "", rng, novel=False)
+        return _present(what, yes, "", rng, novel=False)
     if yes:
         thing = pick(rng, scene.things)
         return _present(f"{thing.colour} {thing.shape}", True, f" {at(thing.place)}", rng, thing.novel)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,7 +20,10 @@ FULL_PATTERN = (
 PAIR_PATTERN = rf"(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})|word [A-Z]+|number \d+"
 
 
-def pick[T](rng: np.random.Generator, options: Sequence[T]) -> T:
+T = TypeVar("T")
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     """One of ``options``, all alike likely."""
     return options[int(rng.integers(len(options)))]
 
@@ -104,7 +109,6 @@ def _ways(thing: Thing) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _unique(scene: Scene, thing: Thing, keys: tuple[str, ...]) -> bool:
-    def look(other: Thing) -> tuple[str, ...]:
-        return tuple(getattr(other, key) for key in keys)
-
-    return sum(look(other) == look(thing) for other in scene.things) == 1
+    look = attrgetter(*keys)
+    meant = look(thing)
+    return [look(other) for other in scene.things].count(meant) == 1
