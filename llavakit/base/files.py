@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,13 @@ def writing(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+def sweep(directory: str | Path) -> None:
+    """Removes what :func:`writing` leaves in ``directory`` when its process is killed."""
+    for path in Path(directory).glob(".*"):
+        if re.fullmatch(r"\..+\.\d+\.(tmp|old)", path.name):
+            _remove(path)
 
 
 def write_text(path: str | Path, text: str) -> None:

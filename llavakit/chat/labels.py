@@ -12,7 +12,7 @@ IGNORE = -100
 
 
 def supervise(
-    ids: Sequence[int],
+    ids: Sequence[int] | np.ndarray,
     offsets: Sequence[tuple[int, int]],
     spans: Sequence[tuple[int, int]],
     text: str,

@@ -1,14 +1,14 @@
-"""Loader: step number -> the packed rows of that step. Workers read ahead; what a step holds does not depend on them."""
+"""Loader: step number -> the packed rows of that step. Workers read ahead; a step does not depend on them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch.utils.data
 
-from llavakit.base.errors import BadRecord, WorkFailed
+from llavakit.base.errors import BadRecord, LlavakitError, WorkFailed
 from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture
 from llavakit.data.pack import pack
@@ -81,15 +81,31 @@ class Steps(torch.utils.data.Dataset[Step]):
     def read(self, start: int = 0, workers: int = 0) -> Iterator[Step]:
         """Steps ``start`` and on, in order, prepared by ``workers`` processes (0: in this one)."""
         loader = torch.utils.data.DataLoader(
-            self,
+            _Outcomes(self),
             batch_size=None,
             sampler=range(start, self.total),
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             collate_fn=_same,
         )
-        return iter(loader)
+        for outcome in loader:
+            if isinstance(outcome, LlavakitError):
+                raise outcome
+            yield outcome
 
 
-def _same(step: Step) -> Step:
-    return step
+class _Outcomes(torch.utils.data.Dataset[Step | LlavakitError]):
+    """Steps, or what was wrong with one as a value: raised in a worker, it would come with a traceback in its text."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+
+    def __getitem__(self, number: int) -> Step | LlavakitError:
+        try:
+            return self.steps[number]
+        except LlavakitError as error:
+            return error
+
+
+def _same(item: Any) -> Any:
+    return item

@@ -34,7 +34,7 @@ class Mixture:
         self.names = list(sources)
         self.weights = dict(weights)
         self.seed = seed
-        empty = [name for name, source in sources.items() if not len(source)]
+        empty = [f"{n} ({len(sources[n])} at weight {weights[n]:g})" for n, c in self.counts().items() if not c]
         if empty or not sources:
             raise BadRequest(f"no records in {', '.join(empty) or 'the mixture'}")
 

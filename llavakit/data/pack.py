@@ -1,25 +1,36 @@
-"""Packing: examples of one step -> rows of at most ``capacity`` tokens, filled best-fit."""
+"""Packing: examples of one step -> rows of at most ``capacity`` tokens, each as full as what is left allows."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Sequence
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of ``lengths`` grouped into rows, longest first, each put where it leaves least room (best-fit
-    decreasing). Within a row indices ascend; an example longer than ``capacity`` has a row of its own."""
-    rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (room left, row number), ascending
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        at = bisect_left(room, (lengths[index], -1))
-        if at == len(room):
-            rows.append([index])
-            left, row = capacity - lengths[index], len(rows) - 1
-        else:
-            left, row = room.pop(at)
-            rows[row].append(index)
-            left -= lengths[index]
-        if left > 0:
-            insort(room, (left, row))
-    return [sorted(row) for row in rows]
+    """Indices of ``lengths`` grouped into rows: the longest that is left, and with it those that fill its row best.
+    Within a row indices ascend; an example longer than ``capacity`` has a row of its own."""
+    left = sorted(range(len(lengths)), key=lambda i: (lengths[i], -i))
+    rows = []
+    while left:
+        longest = left.pop()
+        row = [longest, *_fullest(left, lengths, capacity - lengths[longest])]
+        taken = set(row)
+        left = [i for i in left if i not in taken]
+        rows.append(sorted(row))
+    return rows
+
+
+def _fullest(indices: Sequence[int], lengths: Sequence[int], room: int) -> list[int]:
+    """Those of ``indices`` whose lengths have the largest sum within ``room``, the later ones preferred."""
+    if room <= 0:
+        return []
+    # Bit s of reachable[k]: some of the first k have the sum s.
+    reachable, within = [1], (1 << (room + 1)) - 1
+    for index in indices:
+        reachable.append((reachable[-1] | reachable[-1] << lengths[index]) & within)
+    total, chosen = reachable[-1].bit_length() - 1, []
+    for k in range(len(indices) - 1, -1, -1):
+        rest = total - lengths[indices[k]]
+        if rest >= 0 and reachable[k] >> rest & 1:
+            chosen.append(indices[k])
+            total = rest
+    return chosen

@@ -69,11 +69,13 @@ class Engine:
         generator = torch.Generator(device).manual_seed(how.seed)
         eos = self.codec.tokenizer.eos_token_id
         embeddings, mask = self._left_padded(examples)
-        room = self.codec.max_length - max(len(example) for example in examples)
+        # Each row has its own room: an answer must not depend on how long its neighbours' prompts are.
+        room = torch.tensor([self.codec.max_length - len(example) for example in examples], device=device)
+        room = room.clamp(max=how.max_new_tokens)
         rows = torch.arange(len(examples), device=device)
         cache = DynamicCache(config=model.language_model.config)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        for _ in range(min(how.max_new_tokens, room)):
+        for written in range(1, int(room.max()) + 1):
             out = model.language_model.base_model(
                 inputs_embeds=embeddings,
                 attention_mask=mask,
@@ -84,14 +86,15 @@ class Engine:
             logits = model.language_model.get_output_embeddings()(out.last_hidden_state[:, -1])
             chosen = choose(logits, how, generator)
             going = chosen != eos
-            for row, token in zip(rows[going].tolist(), chosen[going].tolist(), strict=True):
-                yield row, token
+            yield from zip(rows[going].tolist(), chosen[going].tolist(), strict=True)
+            going &= room > written
             if not going.any():
                 return
             if not going.all():
                 kept = going.nonzero().squeeze(-1)
                 cache.batch_select_indices(kept)
-                rows, chosen, mask, positions = rows[kept], chosen[kept], mask[kept], positions[kept]
+                rows, room, chosen = rows[kept], room[kept], chosen[kept]
+                mask, positions = mask[kept], positions[kept]
             embeddings = model.language_model.get_input_embeddings()(chosen)[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             positions = positions[:, -1:] + 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llavakit.chat.conversation import Conversation, ImageRef, Turn, question
+from llavakit.chat.conversation import Conversation, ImageRef, question
 from llavakit.engine.engine import GREEDY, Engine
 from llavakit.engine.sample import Decoding
 from llavakit.model import checkpoint
@@ -47,15 +47,17 @@ class Chat:
         self.waiting = (*self.waiting, *_refs(image))
 
     def say(self, text: str) -> Iterator[str]:
-        """Asks; yields the answer in pieces. The turn enters the history when the answer is complete."""
+        """Asks; yields the answer in pieces. Question and answer enter the history when the answer is complete; where
+        the model says nothing, neither does."""
         turn = question(text, *self.waiting).turns[0]
         asked = Conversation((*self.conversation.turns, turn), (*self.conversation.images, *self.waiting))
         pieces = []
         for piece in self.engine.stream(asked, self.how):
             pieces.append(piece)
             yield piece
-        self.conversation = Conversation((*asked.turns, Turn("assistant", "".join(pieces) or " ")), asked.images)
-        self.waiting = ()
+        if pieces:
+            self.conversation = asked.answer("".join(pieces))
+            self.waiting = ()
 
 
 def load(path: str | Path, device: str | None = None, batch_size: int = 32) -> Assistant:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
@@ -56,7 +55,7 @@ def load_tower(path: str, layer: int, keep_cls: bool) -> tuple[VisionTower, Squa
     return VisionTower(model, layer, keep_cls), square
 
 
-def load_language(path: str) -> tuple[nn.Module, Any]:
+def load_language(path: str) -> tuple[Any, Any]:
     """A causal language model and its fast tokenizer, grown by the image and pad tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -93,7 +92,7 @@ def from_hub(auto: Any, path: str) -> Any:
         raise BadRequest(_unloadable(path, error)) from None
 
 
-def _load_whole(auto: Any, path: str, **kwargs: Any) -> nn.Module:
+def _load_whole(auto: Any, path: str, **kwargs: Any) -> Any:
     """from_pretrained that refuses a checkpoint which leaves tensors at random (transformers only warns)."""
     try:
         with quiet():
@@ -103,7 +102,7 @@ def _load_whole(auto: Any, path: str, **kwargs: Any) -> nn.Module:
     missing = sorted(key for key in info["missing_keys"] if not key.endswith("position_ids"))
     if missing:
         raise BadRequest(f"{path} lacks {len(missing)} tensors of {type(model).__name__}, e.g. {missing[0]}")
-    return model  # type: ignore[no-any-return]
+    return model
 
 
 def _unloadable(path: str, error: Exception) -> str:

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
-from llavakit.chat.template import JinjaTemplate, Template
+from llavakit.chat.template import JinjaTemplate
 from llavakit.image.square import Square
-from llavakit.model.connector import Connector
+from llavakit.model.connector import Connector, ConnectorKind
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.towers import VisionTower
@@ -62,7 +61,7 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
             AutoModel.from_config(config.vision_config, dtype=dtype), config.vision_feature_layer, keep_cls
         )
         language = AutoModelForCausalLM.from_config(config.text_config, dtype=dtype)
-        kind = "linear" if config.projector_hidden_act == "linear" else "mlp2x_gelu"
+        kind: ConnectorKind = "linear" if config.projector_hidden_act == "linear" else "mlp2x_gelu"
         connector = Connector(config.vision_config.hidden_size, config.text_config.hidden_size, kind).to(dtype)
     square = _load_square(path)
     model = Llava(tower, connector, language, square)

@@ -56,7 +56,7 @@ class Codec:
 
     @property
     def image_id(self) -> int:
-        return self.tokenizer.convert_tokens_to_ids(IMAGE)  # type: ignore[no-any-return]
+        return self.tokenizer.convert_tokens_to_ids(IMAGE)
 
     def using(self, template: Template | JinjaTemplate) -> Codec:
         return replace(self, template=template)

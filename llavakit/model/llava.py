@@ -36,7 +36,9 @@ class Batch:
     image_at: torch.Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in vars(self).items()}
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in vars(self).items()
+        }
         return Batch(**moved)
 
 

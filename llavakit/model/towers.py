@@ -31,7 +31,7 @@ class VisionTower(nn.Module):
     Raises :class:`BadRequest` when the tower has no such layer.
     """
 
-    def __init__(self, model: nn.Module, layer: int = -2, keep_cls: bool = False) -> None:
+    def __init__(self, model: Any, layer: int = -2, keep_cls: bool = False) -> None:
         super().__init__()
         self.config: Any = model.config
         self.layer = layer
@@ -40,9 +40,9 @@ class VisionTower(nn.Module):
         self.used = layer if layer >= 0 else depth + 1 + layer
         if not 1 <= self.used <= depth:
             raise BadRequest(f"feature layer {layer} does not exist in a tower of {depth} layers")
-        layers: nn.ModuleList = owner.layers  # type: ignore[assignment]
-        self.model = model
-        self.unused = layers[self.used :]
+        layers = owner.layers
+        self.model: nn.Module = model
+        self.unused: nn.ModuleList = layers[self.used :]
         owner.layers = layers[: self.used]
         self._features: torch.Tensor | None = None
         # A hook, not last_hidden_state or output_hidden_states: several towers put a norm into those.
@@ -76,11 +76,11 @@ class VisionTower(nn.Module):
         return {key: value for key, value in state.items() if not key.endswith("position_ids")}
 
 
-def _layer_list(model: nn.Module) -> nn.Module:
+def _layer_list(model: Any) -> Any:
     """The module that owns ``layers``, the tower's transformer blocks."""
     for module in model.modules():
         layers = getattr(module, "layers", None)
-        if isinstance(layers, nn.ModuleList) and len(layers) == model.config.num_hidden_layers:  # type: ignore[union-attr]
+        if isinstance(layers, nn.ModuleList) and len(layers) == model.config.num_hidden_layers:
             return module
     raise BadRequest(f"{type(model).__name__} has no list of transformer layers; it cannot be a vision tower here")
 

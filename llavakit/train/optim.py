@@ -45,4 +45,4 @@ def load_named_state(model: nn.Module, optimiser: torch.optim.Optimizer, state: 
     parameters = dict(model.named_parameters())
     for key, value in state.items():
         name, _, field = key.rpartition("|")
-        optimiser.state[parameters[name]][field] = value
+        optimiser.state[parameters[name]][field] = value.to(parameters[name].device)

@@ -65,7 +65,9 @@ def plan(recipe: Recipe) -> Plan:
 def text(plan: Plan) -> str:
     """The plan as aligned tables."""
     recipe = plan.recipe
-    rows = [[name, f"{plan.sizes[name]:,}", *(_rate(stage, name) for stage in recipe.stages.values())] for name in PARTS]
+    rows = [
+        [name, f"{plan.sizes[name]:,}", *(_rate(stage, name) for stage in recipe.stages.values())] for name in PARTS
+    ]
     rows.append(["total", f"{plan.parameters:,}", *("" for _ in recipe.stages)])
     parts = table(rows, ["part", "parameters", *(f"rate in {name}" for name in recipe.stages)])
     stages = table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 
 from llavakit import __version__
 from llavakit.base.errors import BadRequest
-from llavakit.base.files import JsonlLog, read_json, write_json
+from llavakit.base.files import JsonlLog, read_json, sweep, write_json
 from llavakit.base.log import log, progress
 from llavakit.chat.template import get_template
 from llavakit.data.loader import Steps
@@ -22,7 +23,7 @@ from llavakit.model import checkpoint
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
-from llavakit.model.parts import count, freeze_all_but, part
+from llavakit.model.parts import count, freeze_all_but
 from llavakit.train.backbones import pretrain
 from llavakit.train.curve import draw_curve
 from llavakit.train.optim import adamw, set_rates
@@ -72,9 +73,9 @@ class Run:
         freeze_all_but(model, stage.train)
         mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
         steps = Steps(mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad)
+        model.to(self.device).train()
         optimiser = adamw(model, stage)
         done, totals = self.recover(name, model, optimiser)
-        model.to(self.device).train()
         parts = ", ".join(f"{part_name} at {rate:g}" for part_name, rate in stage.train.items())
         log.info(
             f"{name}: {len(mixture):,} samples, {len(steps):,} steps of {stage.batch_size}; trains {parts} "
@@ -85,6 +86,7 @@ class Run:
         self.summary(name, totals)
         model.to("cpu")
         checkpoint.save(model, codec, self.out / "stages" / name, self.card() | {"stage": name, "totals": totals})
+        shutil.rmtree(self.out / "snapshots", ignore_errors=True)
 
     def start(self, number: int, stage: Stage) -> tuple[Llava, Codec]:
         """The model at the beginning of a stage, with that stage's template and preprocessing."""
@@ -107,8 +109,8 @@ class Run:
 
     def recover(self, name: str, model: Llava, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
         """Steps done of this stage and its totals so far, from the last snapshot; (0, zeros) without one."""
-        found = latest_snapshot(self.out / "snapshots")
-        if found is None or found[1]["stage"] != name:
+        found = latest_snapshot(self.out / "snapshots", name)
+        if found is None:
             earlier = [r for r in self.metrics.records if r["stage"] != name]
             self.metrics.truncate(len(earlier))
             return 0, {"samples": 0, "tokens": 0, "supervised": 0, "cut": 0, "bad": [], "seconds": 0.0}
@@ -179,12 +181,8 @@ class Run:
         return {"recipe": self.recipe.plain(), "recipe_hash": self.recipe.hash(), "versions": versions}
 
 
-def part_sizes(model: Llava, stage: Stage) -> dict[str, tuple[int, bool]]:
-    """Parameters of each part, and whether the stage trains it."""
-    return {name: (count(part(model, name)), name in stage.train) for name in ("vision_tower", "connector", "language_model")}
-
-
 def _claim(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Makes ``out`` this run's, or refuses. Clears away what a killed process left half written in a run's folders."""
     if not (out / "run.json").exists():
         if resume:
             raise BadRequest(f"{out} holds no run to resume")
@@ -196,7 +194,10 @@ def _claim(recipe: Recipe, out: Path, resume: bool) -> None:
         raise BadRequest(f"{out} already holds a run; continue it with --resume or choose another --out")
     before, now = read_json(out / "run.json"), recipe.plain()
     if before != now:
-        raise BadRequest(f"{out} holds a run of another recipe ({_first_difference(before, now)}); it cannot be resumed")
+        difference = _first_difference(before, now)
+        raise BadRequest(f"{out} holds a run of another recipe ({difference}); it cannot be resumed")
+    for folder in (out, out / "stages", out / "snapshots", out / "backbones"):
+        sweep(folder)
 
 
 def _first_difference(before: Any, now: Any, path: str = "") -> str:

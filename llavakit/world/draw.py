@@ -25,7 +25,7 @@ INKS: dict[str, tuple[int, int, int]] = {
 }
 _DARK_TEXT, _LIGHT_TEXT = (16, 16, 20), (238, 238, 232)
 _OUTLINE = 0.009  # of the short side
-_PERIOD = {"small": 0.042, "large": 0.058}  # of stripes and dots, in short sides: 4-6 px at 112, lost at 56
+_PERIOD = {"small": 0.038, "large": 0.056}  # of stripes and dots, in short sides: 4-6 px at 112, lost at 56
 
 
 def draw(scene: Scene, side: int) -> Image.Image:
@@ -77,15 +77,17 @@ def _draw_pattern(
     period: float,
     dark: tuple[int, ...],
 ) -> None:
-    """Diagonal stripes or a lattice of dots over a whole patch of ``side`` fine pixels, centred on the thing."""
+    """Upright stripes or a lattice of dots over a whole patch of ``side`` fine pixels, centred on the thing."""
     reach = math.ceil(side / period)
     if thing.pattern == "striped":
-        slope = period * math.sqrt(2)
+        half = period * 0.2
         for k in range(-reach, reach + 1):
-            x = middle[0] + middle[1] + k * slope  # where x + y is constant
-            pen.line([(x - side * 2, side * 2), (x, 0), (x + side, -side)], fill=dark, width=round(period * 0.48))
+            # Half a period off the middle, so that a narrow upright arm keeps its colour. Slanted stripes would
+            # survive at half the resolution, where these and the dots are to melt.
+            x = middle[0] + (k + 0.5) * period
+            pen.rectangle((x - half, 0, x + half, side), fill=dark)
     elif thing.pattern == "dotted":
-        radius = period * 0.31
+        radius = period * 0.35  # dots cover as much as stripes: only detail tells them apart
         for i in range(-reach, reach + 1):
             for j in range(-reach, reach + 1):
                 x, y = middle[0] + i * period, middle[1] + j * period

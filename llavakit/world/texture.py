@@ -27,7 +27,7 @@ def surface(background: Background, size: tuple[int, int], short: float, rng: np
     return Image.merge("RGB", [level.point(table) for table in tables])
 
 
-Field = np.ndarray[Any, np.dtype[np.float32]]
+Field = np.ndarray[Any, Any]
 """float32 ``[height, width]`` (``x``: ``[1, width]``, ``y``: ``[height, 1]``), in short sides or units of relief."""
 
 
@@ -38,7 +38,8 @@ def _plain(x: Field, y: Field, rng: np.random.Generator) -> Field:
 def _shaded(x: Field, y: Field, rng: np.random.Generator) -> Field:
     angle = rng.uniform(0, 2 * np.pi)
     ramp: Field = np.float32(np.cos(angle)) * (x - x.mean()) + np.float32(np.sin(angle)) * (y - y.mean())
-    return ramp * np.float32(2.0 / float(np.abs(ramp).max()))
+    scale = np.float32(2.0) / np.abs(ramp).max()
+    return np.asarray(ramp * scale)
 
 
 def _speckled(x: Field, y: Field, rng: np.random.Generator) -> Field:
@@ -46,7 +47,8 @@ def _speckled(x: Field, y: Field, rng: np.random.Generator) -> Field:
     rows, columns = (y / cell).astype(int), (x / cell).astype(int)
     grid = rng.random((int(rows.max()) + 1, int(columns.max()) + 1))
     specks: Field = np.select([grid < 0.1, grid > 0.9], [-1.6, 1.6], 0.0).astype(np.float32)
-    return specks[rows, columns]
+    laid: Field = specks[rows, columns]
+    return laid
 
 
 def _checked(x: Field, y: Field, rng: np.random.Generator) -> Field:

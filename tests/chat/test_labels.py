@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from llavakit.base.errors import BadRecord
 from llavakit.chat.labels import IGNORE, supervise
 from llavakit.chat.render import render
 from llavakit.chat.template import get_template
 from llavakit.train.backbones import train_tokenizer
-
 from tests.chat.test_templates import conversations
 from tests.conftest import TEXT
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from llavakit.base.errors import BadRecord, BadRequest
 from llavakit.chat.conversation import Conversation, ImageRef, Turn
 from llavakit.chat.render import render

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from llavakit.base.errors import BadRecord
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
-from PIL import Image
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:

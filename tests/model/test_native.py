@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import ImageRef, question
 from llavakit.engine.engine import Engine
 from llavakit.engine.sample import Decoding
 from llavakit.model import checkpoint as checkpoints
-from PIL import Image
 
 THEIRS = """
 import json, sys, torch

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from llavakit.chat.conversation import Conversation, ImageRef, Turn
 from llavakit.data.collate import collate
 from llavakit.data.pack import pack
 from llavakit.model.encode import encode
-from PIL import Image
 
 
 def samples() -> list[Conversation]:
@@ -19,7 +20,9 @@ def samples() -> list[Conversation]:
     other = ImageRef(Image.fromarray(rng.integers(0, 256, (50, 20, 3), dtype=np.uint8)))
     return [
         Conversation((Turn("user", "<image>\nWhat is it?"), Turn("assistant", "A red circle.")), (picture,)),
-        Conversation((Turn("user", "Say yes."), Turn("assistant", "Yes"), Turn("user", "No?"), Turn("assistant", "No"))),
+        Conversation(
+            (Turn("user", "Say yes."), Turn("assistant", "Yes"), Turn("user", "No?"), Turn("assistant", "No"))
+        ),
         Conversation((Turn("user", "<image>\nAnd this?"), Turn("assistant", "The word TAXI.")), (other,)),
         Conversation((Turn("user", "<image>\n<image>\nSame?"), Turn("assistant", "No")), (picture, other)),
     ]
@@ -31,13 +34,13 @@ def test_loss_and_gradients_equal_one_by_one(toy) -> None:  # type: ignore[no-un
     model.train()
     model(collate(examples, codec.image_id)).backward()
     packed = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    loss = float(model(collate(examples, codec.image_id)))
+    loss = model(collate(examples, codec.image_id)).item()
     model.zero_grad()
     alone = 0.0
     for example in examples:
         one = model(collate([example], codec.image_id))
         one.backward()
-        alone += float(one)
+        alone += one.item()
     assert abs(loss - alone) <= 1e-5 * alone
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
@@ -47,9 +50,10 @@ def test_loss_and_gradients_equal_one_by_one(toy) -> None:  # type: ignore[no-un
 
 def test_equal_to_transformers_own_loss(toy, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """One sample through transformers' llava with its own loss: the sum we form divided by the tokens it counts."""
+    from transformers import LlavaForConditionalGeneration
+
     from llavakit.image.square import normalise
     from llavakit.model import checkpoint
-    from transformers import LlavaForConditionalGeneration
 
     model, codec = toy
     checkpoint.save(model, codec, tmp_path / "model")

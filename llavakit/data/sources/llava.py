@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llavakit.base.errors import BadRecord
+from llavakit.base.errors import BadRecord, BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import IMAGE, Conversation, ImageRef, Role, Turn
 
@@ -26,7 +26,7 @@ class LlavaSource:
         self.image_first = image_first
         self.records: Sequence[Any] = read_jsonl(path) if self.path.suffix == ".jsonl" else read_json(path)
         if not isinstance(self.records, list):
-            raise BadRecord("must hold a list of records at its top", str(path))
+            raise BadRequest(f"{path} must hold a list of records at its top")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -37,7 +37,7 @@ class LlavaSource:
         if not isinstance(record, dict):
             raise BadRecord(f"is {type(record).__name__}, not an object", where)
         identity = str(record.get("id", index))
-        return conversation(record, self.images, f"{where}", identity, self.image_first)
+        return conversation(record, self.images, where, identity, self.image_first)
 
 
 def conversation(record: dict[str, Any], images: Path, where: str, identity: str, image_first: bool) -> Conversation:
@@ -47,18 +47,23 @@ def conversation(record: dict[str, Any], images: Path, where: str, identity: str
     said = record.get("conversations")
     if not isinstance(said, list) or not all(isinstance(t, dict) and {"from", "value"} <= t.keys() for t in said):
         raise BadRecord('"conversations" must be a list of {"from", "value"}', place)
+    for number, item in enumerate(said, 1):
+        if not isinstance(item["from"], str) or not isinstance(item["value"], str):
+            raise BadRecord(f'turn {number}: "from" and "value" must be text, not {item}', place)
     system = None
     if said and said[0]["from"] == "system":
-        system, said = str(said[0]["value"]), said[1:]
+        system, said = said[0]["value"], said[1:]
     turns = []
     for number, item in enumerate(said, 1):
         if item["from"] not in ROLES:
             raise BadRecord(f"turn {number} is from {item['from']!r}; known: {', '.join(ROLES)}", place)
-        role, text = ROLES[item["from"]], str(item["value"])
+        role, text = ROLES[item["from"]], item["value"]
         turns.append(Turn(role, _image_first(text) if image_first and role == "user" else text))
     named = record.get("image")
-    names = [named] if isinstance(named, str) else named or []
-    refs = tuple(ImageRef(images / str(name)) for name in names)
+    names = [named] if isinstance(named, str) else [] if named is None else named
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise BadRecord(f'"image" must be a file name or a list of them, not {named!r}', place)
+    refs = tuple(ImageRef(images / name) for name in names)
     return Conversation(tuple(turns), refs, system, id=identity, source=where).checked()
 
 

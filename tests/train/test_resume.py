@@ -1,0 +1,109 @@
+"""A killed run that goes on ends in the bytes of the run that was never killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llavakit.train import run as running
+from llavakit.train.run import train
+from llavakit.train.snapshot import latest_snapshot
+from llavakit.train.stage import Recipe
+from tests.train.test_run import lines
+
+TRAIN = """
+import sys
+from llavakit.train.run import train
+from llavakit.train.stage import Recipe
+train(Recipe.load(sys.argv[1]), sys.argv[2], resume=sys.argv[3] == "resume")
+"""
+
+
+def same_model(one: Path, other: Path) -> bool:
+    name = "model/model.safetensors"
+    return (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_killed_at_any_moment_a_run_ends_in_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for kill_after in (3, 12, 17, None):
+        how = "resume" if out.exists() else "start"
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAIN, str(finished / "run.json"), str(out), how],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if kill_after is not None:
+            metrics = out / "metrics.jsonl"
+            while process.poll() is None and (not metrics.exists() or metrics.read_bytes().count(b"\n") < kill_after):
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == (0 if kill_after is None else -signal.SIGKILL), errors
+    assert same_model(out, finished)
+    steps = [(record["stage"], record["step"], record["loss"]) for record in lines(out)]
+    assert steps == [(record["stage"], record["step"], record["loss"]) for record in lines(finished)]
+    assert {path.name for path in out.rglob(".*")} == set()
+
+
+@pytest.fixture()
+def interrupted(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that ended in its sixth step, with snapshots of the fourth."""
+    steps = iter(range(6))
+
+    def step(*args: object) -> object:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        return one_step(*args)  # type: ignore[arg-type]
+
+    one_step = running.train_step
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(running, "train_step", step)
+        train(recipe, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "snapshots").iterdir()] == ["align-0000004"]
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
+def test_a_damaged_snapshot_is_said_and_not_used(
+    interrupted: Path, finished: Path, recipe: Recipe, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = interrupted / "snapshots" / "align-0000004" / name
+    data = bytearray(file.read_bytes())
+    data[0 if name == "state.json" else -1] ^= 1
+    file.write_bytes(data)
+    train(recipe, interrupted, resume=True)
+    assert f"align-0000004 is damaged ({name}) and is not used" in capsys.readouterr().err
+    assert same_model(interrupted, finished)
+    assert len(lines(interrupted)) == len(lines(finished))
+
+
+def test_an_older_whole_snapshot_serves_in_place_of_a_damaged_one(interrupted: Path) -> None:
+    snapshots = interrupted / "snapshots"
+    shutil.copytree(snapshots / "align-0000004", snapshots / "align-0000006")
+    (snapshots / "align-0000006" / "model.safetensors").unlink()
+    found = latest_snapshot(snapshots, "align")
+    assert found is not None and found[0].name == "align-0000004" and found[1]["step"] == 4
+    assert latest_snapshot(snapshots, "tune") is None
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(
+    interrupted: Path, finished: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for left in ("snapshots/.align-0000006.4711.tmp", "snapshots/.align-0000002.4711.old", "stages/.align.4711.tmp"):
+        (interrupted / left).mkdir(parents=True)
+        (interrupted / left / "model.safetensors").write_bytes(b"half")
+    train(recipe, interrupted, resume=True)
+    errors = capsys.readouterr().err
+    assert "resumed align after step 4" in errors and "damaged" not in errors
+    assert {path.name for path in interrupted.rglob(".*")} == set()
+    assert same_model(interrupted, finished)
