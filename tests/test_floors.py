@@ -16,7 +16,9 @@ FLOORS = [
     {"model", "world", "teacher", "eval"},
     {"data", "engine", "convert"},
     {"train", "serve", "study"},
-    {"recipes", "cli"},
+    {"recipes"},
+    {"demo"},
+    {"cli"},
 ]
 FLOOR = {folder: number for number, folders in enumerate(FLOORS) for folder in folders}
 TORCHLESS = FLOORS[0] | FLOORS[1] | {"world", "teacher", "eval", "cli"}

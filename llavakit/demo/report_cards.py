@@ -108,8 +108,8 @@ def _card(demo: Demo, number: int, name: str, question: Record) -> Card:
         novel=bool(question.get("novel")),
         regions=[
             *_regions("asked", question["text"]),
-            *_regions("truth", question["answers"][0]),
             *_regions("answer", answer["text"]),
+            *_regions("truth", question["answers"][0]),
         ],
         others=[(who, record["text"], mark_of(record["score"])) for who, record in baselines if record],
     )

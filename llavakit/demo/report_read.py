@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,15 +73,15 @@ class Sample(_Open):
 
     source: str
     stage: str
-    tokens: list[tuple[str, int, int]]
+    tokens: list[tuple[str, int | bool, int | bool]]
     image: str | None = None
 
 
 @dataclass(frozen=True)
 class Demo:
     """A finished run. ``questions``: of each ingredient, in the order of their file; ``answers``: answerer ->
-    question id -> record; ``losses``: stage -> (steps, losses), in the order of training; ``records``: stage ->
-    source -> records in its file."""
+    question id -> record, of ingredients with pictures; ``losses``: stage -> (steps, losses), in the order of training;
+    ``records``: stage -> source -> records in its file."""
 
     run: Path
     recipe: Recipe
@@ -107,14 +108,12 @@ def read_demo(run: Path) -> Demo:
     results = Results.parse(_mapping(run / "results.json"), str(run / "results.json"))
     recipe = Recipe.load(run / "run.json")
     questions = {name: read_jsonl(run / "world" / "test" / f"{name}.jsonl") for name in results.ingredients}
+    # Only answers about pictures are shown. Text alone has none to blank, so nobody need have been asked.
+    pictured = [name for name, asked in questions.items() if any(question["image"] for question in asked)]
     answers: dict[str, dict[str, Record]] = {who: {} for who in ANSWERERS}
-    for who in ANSWERERS:
-        for name, scores in results.ingredients.items():
-            # Text alone has no picture to blank: that baseline is None, and nobody was asked.
-            if {"tuned": scores.accuracy, "blank": scores.blank_image, "before": scores.before_tuning}[who] is None:
-                continue
-            path = run / "evaluation" / who / name / "answers.jsonl"
-            answers[who] |= {str(record["question_id"]): record for record in read_jsonl(path)}
+    for who, name in itertools.product(ANSWERERS, pictured):
+        path = run / "evaluation" / who / name / "answers.jsonl"
+        answers[who] |= {str(record["question_id"]): record for record in read_jsonl(path)}
     masks = read_json(run / "masks.json")
     return Demo(
         run=run,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,8 @@ from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapsho
 from llavakit.train.stage import Recipe, Stage
 from llavakit.train.step import train_step
 
+Clock = Callable[[str], contextlib.AbstractContextManager[None]]
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -45,11 +48,19 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Path:
     Raises :class:`BadRequest` when ``out`` holds a run already, or another recipe's.
     """
     out = Path(out)
-    _claim(recipe, out, resume)
+    claim(recipe, out, resume)
+    return run_stages(recipe, out)
+
+
+def run_stages(recipe: Recipe, out: Path, clock: Clock = contextlib.nullcontext) -> Path:
+    """What :func:`train` does in a directory that is claimed; each phase runs within ``clock(its name)``."""
+    if recipe.backbones is not None:
+        pretrain(recipe.backbones, out / "backbones", clock)
     run = Run(recipe, out)
     for number, name in enumerate(recipe.stages):
         if not (out / "stages" / name).exists():
-            run.stage(number, name)
+            with clock(name):
+                run.stage(number, name)
     last = list(recipe.stages)[-1]
     model, codec = checkpoint.load(out / "stages" / last)
     checkpoint.save(model, replace(codec, max_length=recipe.max_length), out / "model", run.card())
@@ -101,11 +112,11 @@ class Run:
         return model, codec
 
     def parts(self) -> ModelSpec:
-        """What the model is built from; pretrains the backbones first where the recipe says so."""
+        """What the model is built from: the recipe's backbones, or those that this run has pretrained."""
         if self.recipe.backbones is None:
             return self.recipe.model
-        vision, language = pretrain(self.recipe.backbones, self.out / "backbones")
-        return self.recipe.model.evolve(vision=str(vision), language=str(language))
+        own = self.out / "backbones"
+        return self.recipe.model.evolve(vision=str(own / "clip"), language=str(own / "language"))
 
     def recover(self, name: str, model: Llava, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
         """Steps done of this stage and its totals so far, from the last snapshot; (0, zeros) without one."""
@@ -181,7 +192,8 @@ class Run:
         return {"recipe": self.recipe.plain(), "recipe_hash": self.recipe.hash(), "versions": versions}
 
 
-def _claim(recipe: Recipe, out: Path, resume: bool) -> None:
+def claim(recipe: Recipe, out: Path, resume: bool = False) -> None:
+    """Makes ``out`` this run's own. Raises :class:`BadRequest` when it holds another, or anything else."""
     """Makes ``out`` this run's, or refuses. Clears away what a killed process left half written in a run's folders."""
     if not (out / "run.json").exists():
         if resume:

@@ -1,0 +1,27 @@
+"""Trains a recipe: a name that ships (llava15-7b, demo) or a YAML or JSON file. Changes are given as key.path=value:
+
+llavakit train my.yaml stages.tune.train.language_model=1e-5 --out runs/mine
+llavakit train my.yaml --out runs/mine --resume
+"""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "train a recipe, stage by stage"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help="name of a recipe, or a .yaml or .json file; run.json of a run replays it")
+    parser.add_argument("changes", nargs="*", metavar="key.path=value", help="changes to the recipe")
+    parser.add_argument("--out", help="where the run goes (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in OUT from its last snapshot")
+
+
+def run(args: argparse.Namespace) -> None:
+    from llavakit.recipes import resolve
+    from llavakit.train.run import train
+
+    recipe = resolve(args.recipe, args.changes)
+    model = train(recipe, args.out or f"runs/{recipe.name}", resume=args.resume)
+    print(model)

@@ -1,0 +1,58 @@
+"""The whole path in miniature: backbones from scratch, alignment, instruction tuning, on a rendered world.
+
+LLaVA-1.5's recipe at a hundred-thousandth of its size, so two things differ: rates are higher, since little is
+pretrained here, and the vision tower trains along in stage 2, since it is a minute old.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llavakit.data.mixture import SourceSpec
+from llavakit.train.backbones import Backbones, Language, Tower
+from llavakit.train.stage import Recipe, Stage
+from llavakit.world.ask.table import INGREDIENTS
+
+WORLD = "runs/demo/world"
+
+
+def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
+    captions = SourceSpec(path=f"{world}/align.json", images=world)
+    mix = {
+        name: SourceSpec(path=str(Path(world, "tune", f"{name}.json")), images=world, weight=WEIGHTS.get(name, 0.2))
+        for name in INGREDIENTS
+    }
+    return Recipe(
+        name="demo",
+        seed=seed,
+        max_length=1024,
+        workers=0,
+        snapshot_every=200,
+        backbones=Backbones(
+            captions=captions,
+            texts=(f"{world}/corpus.txt",),
+            tower=Tower(steps=220),
+            language=Language(steps=110),
+            seed=seed,
+        ),
+        stages={
+            "align": Stage(
+                data={"captions": captions.evolve(weight=0.2)},
+                template="plain",
+                train={"connector": 2e-3},
+                batch_size=32,
+                image="crop",
+                image_first=False,
+            ),
+            "tune": Stage(
+                data=mix,
+                template="vicuna_v1",
+                train={"connector": 1e-3, "language_model": 1e-3, "vision_tower": 5e-4},
+                batch_size=24,
+                betas=(0.9, 0.98),
+            ),
+        },
+    )
+
+
+WEIGHTS = {"vqa": 0.3, "ocr": 0.25, "choice": 0.12, "text_only": 0.15}
