@@ -3,10 +3,11 @@ standard output is for results."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from llavakit.base.dist import is_main
@@ -47,6 +48,15 @@ def progress(
 
     silent = not (sys.stderr.isatty() and is_main())
     return tqdm(iterable, total=total, desc=desc, unit=unit, disable=silent, leave=False, dynamic_ncols=True)
+
+
+Clock = Callable[[str], contextlib.AbstractContextManager[None]]
+"""What a long piece of work enters for each of its phases, by name."""
+
+
+def untimed(phase: str) -> contextlib.AbstractContextManager[None]:
+    """The clock of work that nobody times."""
+    return contextlib.nullcontext()
 
 
 def metrics_line(metrics: Mapping[str, Any]) -> str:

@@ -30,9 +30,9 @@ from llavakit.train.show import token_view
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-TRAIN, TEST, DOCUMENTS = 6000, 600, 8000
+TRAIN, TEST, DOCUMENTS, QUESTIONS = 6000, 400, 8000, 60
 BENCHES = ("vqav2", "gqa", "pope", "textvqa", "scienceqa")
-ANSWER = Decoding(max_new_tokens=160)
+ANSWER = Decoding(max_new_tokens=128)
 
 
 def demo(out: Path, seed: int = 0) -> dict[str, Any]:
@@ -45,7 +45,15 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
     recipe = demo_recipe(str(world), seed)
     claim(recipe, out)
     with clock("draw the world"):
-        build(world, seed, TRAIN, TEST, documents=DOCUMENTS)
+        build(
+            world,
+            seed,
+            TRAIN,
+            TEST,
+            documents=DOCUMENTS,
+            questions_per_ingredient=QUESTIONS,
+            benchmark_questions=QUESTIONS,
+        )
     model_path = run_stages(recipe, out, clock)
     with clock("evaluate"):
         scores = {
@@ -61,7 +69,10 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
         "peak_memory_gib": round(_peak_memory(), 2),
         "timeline": clock.phases,
     }
-    write_json(out / "masks.json", token_view(recipe, out / "backbones", per_stage=3))
+    samples = token_view(recipe, out / "backbones", per_stage=3)
+    for sample in samples:
+        sample["image"] = sample["image"] and Path(sample["image"]).relative_to(out).as_posix()
+    write_json(out / "masks.json", samples)
     write_json(out / "results.json", results)
     write_report(out)
     return results
@@ -131,7 +142,7 @@ def _official(answer: Answer, data: Path) -> dict[str, Any]:
 def _results(
     scores: Mapping[str, Mapping[str, Result]], benchmarks: dict[str, Any], out: Path, stages: Mapping[str, Any]
 ) -> dict[str, Any]:
-    ingredients = {
+    ingredients: dict[str, dict[str, Any]] = {
         name: {
             "accuracy": scores["tuned"][name].score / 100,
             "blank_image": scores["blank"][name].score / 100,

@@ -13,6 +13,9 @@ from torch import nn
 
 from llavakit.base.errors import BadRequest
 
+# Below this many tokens torch's fused attention is the slower one on a CPU, above all backward (twice, at 64).
+FUSED_FROM = 200
+
 
 def patch_tokens(config: Any, keep_cls: bool = False) -> int:
     """Number of feature vectors an image gives: (image_size / patch_size)^2, and one more when CLS is kept."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llavakit.data.mixture import SourceSpec
-from llavakit.train.backbones import Backbones, Language, Tower
+from llavakit.train.backbones_spec import Backbones, Language, Tower
 from llavakit.train.stage import Recipe, Stage
 from llavakit.world.ask.table import INGREDIENTS
 
@@ -31,13 +31,13 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
         backbones=Backbones(
             captions=captions,
             texts=(f"{world}/corpus.txt",),
-            tower=Tower(steps=220),
-            language=Language(steps=110),
+            tower=Tower(steps=260, batch_size=96),
+            language=Language(steps=170),
             seed=seed,
         ),
         stages={
             "align": Stage(
-                data={"captions": captions.evolve(weight=0.2)},
+                data={"captions": captions.evolve(weight=0.1)},
                 template="plain",
                 train={"connector": 2e-3},
                 batch_size=32,
@@ -48,6 +48,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
                 data=mix,
                 template="vicuna_v1",
                 train={"connector": 1e-3, "language_model": 1e-3, "vision_tower": 5e-4},
+                optimiser="muon",
                 batch_size=24,
                 betas=(0.9, 0.98),
             ),
@@ -55,4 +56,12 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
     )
 
 
-WEIGHTS = {"vqa": 0.3, "ocr": 0.25, "choice": 0.12, "text_only": 0.15}
+WEIGHTS = {
+    "vqa": 0.25,
+    "ocr": 0.2,
+    "choice": 0.1,
+    "text_only": 0.1,
+    "detail": 1.0,
+    "reasoning": 0.15,
+    "conversation": 0.2,
+}

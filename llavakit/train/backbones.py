@@ -6,7 +6,6 @@ directories and loaded by the code that loads ``openai/clip-vit-large-patch14-33
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,72 +14,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
-from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog, writing
-from llavakit.base.log import log, progress
-from llavakit.chat.conversation import IMAGE, Conversation
+from llavakit.base.log import Clock, log, progress, untimed
+from llavakit.chat.conversation import Conversation
 from llavakit.chat.template import TEMPLATES
-from llavakit.data.mixture import Mixture, SourceSpec
+from llavakit.data.mixture import Mixture
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
 from llavakit.model.quiet import quiet
+from llavakit.train.backbones_spec import Backbones
+from llavakit.train.optim import muon, set_rates
 from llavakit.train.schedule import schedule
 
 BOS, EOS, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 
 
-class Tower(Config):
-    """Size of the CLIP. Its image side is a multiple of the patch side."""
-
-    image_size: int = 112
-    patch_size: int = 14
-    width: int = 192
-    layers: int = 4
-    heads: int = 4
-    batch_size: int = 128
-    steps: int = 300
-    lr: float = 1e-3
-
-
-class Language(Config):
-    """Size of the language model and of its tokenizer."""
-
-    vocabulary: int = 2048
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    context: int = 2048
-    batch_tokens: int = 8192
-    row: int = 256
-    steps: int = 300
-    lr: float = 2e-3
-
-
-class Backbones(Config):
-    """What to pretrain, and on what: captions with images in LLaVA's format, and any number of text files (the
-    captions' own text is always part of it)."""
-
-    captions: SourceSpec
-    texts: tuple[str, ...] = ()
-    tower: Tower = Tower()
-    language: Language = Language()
-    precision: str = "bfloat16"
-    seed: int = Field(0)
-
-
-def pretrain(
-    spec: Backbones, out: Path, clock: Callable[[str], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
-) -> None:
+def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
     """Trains ``out/language`` and ``out/clip``; whichever is there already is kept."""
     mixture = Mixture.of({"captions": spec.captions}, image_first=False, seed=spec.seed)
     conversations = [mixture.at(0, index) for index in range(len(mixture.sources["captions"]))]
     metrics = JsonlLog(out / "metrics.jsonl")
     if not (out / "language").exists():
         texts = [text for path in spec.texts for text in _documents(Path(path))]
-        texts += [turn.text.replace(IMAGE, "").strip() for c in conversations for turn in c.turns]
+        texts += [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
         with clock("pretrain language"):
             _language(spec, texts, out / "language", metrics)
     if not (out / "clip").exists():
@@ -214,10 +172,7 @@ def _clip(spec: Backbones, conversations: Sequence[Conversation], language: Path
     )
     # Plain attention: at some 65 tokens torch's fused CPU kernel is slower, most of all backward.
     model.set_attn_implementation("eager")
-    with torch.no_grad():
-        model.vision_model.embeddings.position_embedding.weight[1:] = _positions(
-            size.image_size // size.patch_size, size.width
-        )
+    _start_embeddings(model.vision_model.embeddings, normalise(pixels[:1000], how, torch.float32))
     rng = np.random.default_rng((spec.seed, 2))
 
     def loss() -> torch.Tensor:
@@ -239,6 +194,27 @@ def _clip(spec: Backbones, conversations: Sequence[Conversation], language: Path
             size={"shortest_edge": size.image_size},
             crop_size={"height": size.image_size, "width": size.image_size},
         ).save_pretrained(temporary)
+
+
+@torch.no_grad()
+def _start_embeddings(embeddings: Any, pictures: torch.Tensor) -> None:
+    """Where the tower's first layer starts: places it can tell apart, and patches by their principal components.
+
+    ``pictures`` float[n, 3, S, S]. Components are whitened, each with both signs, so that fine detail is as loud as
+    mean colour; random filters hear little else.
+    """
+    patch, width = embeddings.patch_size, embeddings.embed_dim
+    side = pictures.shape[-1] // patch
+    embeddings.position_embedding.weight[1:] = _positions(side, width)
+    patches = (
+        pictures.unfold(2, patch, patch).unfold(3, patch, patch).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
+    )
+    centred = patches - patches.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    kept = min(width // 2, len(values))
+    components = vectors[:, -kept:] / (values[-kept:] + 1e-3 * values[-1]).sqrt()
+    filters = 0.3 * torch.cat([components, -components], dim=1).T
+    embeddings.patch_embedding.weight[: 2 * kept] = filters.view(-1, 3, patch, patch)
 
 
 def _positions(side: int, width: int) -> torch.Tensor:
@@ -264,31 +240,21 @@ def _optimise(
     metrics: JsonlLog,
 ) -> None:
     """Muon for the matrices inside the layers, AdamW for the rest; linear warm-up and cosine, clip 1.0."""
-    inner = {id(p) for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name}
-    matrices = [p for p in model.parameters() if id(p) in inner]
-    others = [p for p in model.parameters() if id(p) not in inner]
-    optimisers: list[torch.optim.Optimizer] = [
-        torch.optim.Muon(matrices, lr=20 * lr, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
-    ]
-    peaks = [group["lr"] for optimiser in optimisers for group in optimiser.param_groups]
+    optimiser = muon(model, lr, weight_decay=0.01)
     model.train()
     bar = progress(total=steps, desc=name, unit="step")
     start = time.perf_counter()
     for step in range(steps):
-        factor = schedule(step, steps, 0.05)
-        for optimiser, peak in zip(optimisers, peaks, strict=True):
-            optimiser.param_groups[0]["lr"] = peak * factor
-            optimiser.zero_grad(set_to_none=True)
+        rate = set_rates(optimiser, schedule(step, steps, 0.05))["all"]
+        optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             loss = loss_of_next()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
+        optimiser.step()
         bar.update()
-        bar.set_postfix_str(f"loss {loss.item():.3f} lr {lr * factor:.1e}")
-        metrics.append({"stage": name, "step": step + 1, "loss": loss.item(), "lr/all": lr * factor})
+        bar.set_postfix_str(f"loss {loss.item():.3f} lr {rate:.1e}")
+        metrics.append({"stage": name, "step": step + 1, "loss": loss.item(), "lr/all": rate})
     bar.close()
     log.info(f"{name}: {steps} steps in {time.perf_counter() - start:.0f} s, loss {loss.item():.3f}")
     model.eval()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from llavakit import __version__
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog, read_json, sweep, write_json
-from llavakit.base.log import log, progress
+from llavakit.base.log import Clock, log, metrics_line, progress, untimed
 from llavakit.chat.template import get_template
 from llavakit.data.loader import Steps
 from llavakit.data.mixture import Mixture
@@ -27,13 +26,11 @@ from llavakit.model.llava import Llava
 from llavakit.model.parts import count, freeze_all_but
 from llavakit.train.backbones import pretrain
 from llavakit.train.curve import draw_curve
-from llavakit.train.optim import adamw, set_rates
+from llavakit.train.optim import make_optimiser, set_rates
 from llavakit.train.schedule import schedule
 from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
 from llavakit.train.stage import Recipe, Stage
 from llavakit.train.step import train_step
-
-Clock = Callable[[str], contextlib.AbstractContextManager[None]]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -52,7 +49,7 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Path:
     return run_stages(recipe, out)
 
 
-def run_stages(recipe: Recipe, out: Path, clock: Clock = contextlib.nullcontext) -> Path:
+def run_stages(recipe: Recipe, out: Path, clock: Clock = untimed) -> Path:
     """What :func:`train` does in a directory that is claimed; each phase runs within ``clock(its name)``."""
     if recipe.backbones is not None:
         pretrain(recipe.backbones, out / "backbones", clock)
@@ -85,7 +82,7 @@ class Run:
         mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
         steps = Steps(mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad)
         model.to(self.device).train()
-        optimiser = adamw(model, stage)
+        optimiser = make_optimiser(model, stage)
         done, totals = self.recover(name, model, optimiser)
         parts = ", ".join(f"{part_name} at {rate:g}" for part_name, rate in stage.train.items())
         log.info(
@@ -161,6 +158,8 @@ class Run:
                 f"loss {outcome.loss:.3f} lr {max(rates.values()):.1e} {step.tokens / seconds:,.0f} tok/s "
                 f"{step.samples / seconds:.1f} samples/s"
             )
+            if bar.disable and (step.number + 1) % max(1, len(steps) // 10) == 0:
+                log.info(metrics_line({name: f"{step.number + 1}/{len(steps)}", "loss": outcome.loss, **rates}))
             yield {
                 "stage": name,
                 "step": step.number + 1,

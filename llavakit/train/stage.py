@@ -12,7 +12,7 @@ from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
-from llavakit.train.backbones import Backbones
+from llavakit.train.backbones_spec import Backbones
 
 
 class Stage(Config):
@@ -26,6 +26,8 @@ class Stage(Config):
     epochs: float = Field(1.0, gt=0)
     warmup: float = Field(0.03, ge=0, lt=1)
     """Share of the steps in which the rate rises linearly; then it falls as a cosine to 0."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """``muon``: Muon for the matrices inside the layers, AdamW for the rest; for training from scratch."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)

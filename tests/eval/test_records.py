@@ -79,7 +79,9 @@ def test_llava_format(put: Put, tmp_path: Path) -> None:
     assert text_of(questions[1]) == "<image>\nAnd here?"
     assert questions[0].conversation.images[0].source == tmp_path / "pictures/a.png"
     texts = ["cup", "anything", "A", "a red dog", "x"]
-    result = score(Records(), questions, [{"question_id": q.id, "text": t} for q, t in zip(questions, texts)])
+    result = score(
+        Records(), questions, [{"question_id": q.id, "text": t} for q, t in zip(questions, texts, strict=True)]
+    )
     assert result.score == 50.0
     assert result.metrics == pytest.approx(
         {"exact": 100.0, "choice": 0.0, "words": 200 / 3, "open-ended, not scored (count)": 2.0}

@@ -141,7 +141,7 @@ def put_textvqa(put: Put) -> None:
 
 def test_textvqa_protocols(put: Put, tmp_path: Path) -> None:
     put_textvqa(put)
-    with pytest.raises(BadRequest, match="llava_textvqa_val_v051_ocr.jsonl or TextVQA_Rosetta"):
+    with pytest.raises(BadRequest, match=r"llava_textvqa_val_v051_ocr\.jsonl or TextVQA_Rosetta"):
         TextVQA().load(tmp_path)
     assert text_of(TextVQA("no_ocr").load(tmp_path)[0]) == f"<image>\nWhat is it?\n{SHORT}"
     put("TextVQA_Rosetta_OCR_v0.2_val.json", {"data": [{"image_id": "ab", "ocr_tokens": ["DA", "KOTA"]}]})

@@ -13,7 +13,7 @@ from llavakit.chat.template import get_template
 from llavakit.data.loader import Step, Steps
 from llavakit.data.mixture import Mixture
 from llavakit.model.parts import freeze_all_but
-from llavakit.train.optim import adamw, set_rates
+from llavakit.train.optim import make_optimiser, set_rates
 from llavakit.train.schedule import schedule
 from llavakit.train.stage import Recipe, Stage
 from llavakit.train.step import train_step
@@ -27,7 +27,7 @@ def step_of(recipe: Recipe, codec: Any, row_tokens: int) -> Step:
 def prepared(toy: Any, stage: Stage) -> tuple[Any, torch.optim.AdamW]:
     model, _ = toy
     freeze_all_but(model, stage.train)
-    return model.train(), adamw(model, stage)
+    return model.train(), make_optimiser(model, stage)
 
 
 def test_gradients_do_not_depend_on_the_rows(toy: Any, recipe: Recipe) -> None:
