@@ -19,7 +19,7 @@ WORLD = "runs/demo/world"
 def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
     captions = SourceSpec(path=f"{world}/align.json", images=world)
     mix = {
-        name: SourceSpec(path=str(Path(world, "tune", f"{name}.json")), images=world, weight=WEIGHTS.get(name, 0.2))
+        name: SourceSpec(path=str(Path(world, "tune", f"{name}.json")), images=world, weight=WEIGHTS[name])
         for name in INGREDIENTS
     }
     return Recipe(
@@ -31,13 +31,13 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
         backbones=Backbones(
             captions=captions,
             texts=(f"{world}/corpus.txt",),
-            tower=Tower(steps=260, batch_size=96),
-            language=Language(steps=170),
+            tower=Tower(width=128, layers=3, steps=500, batch_size=64),
+            language=Language(width=128, layers=3, steps=450, lr=2e-3),
             seed=seed,
         ),
         stages={
             "align": Stage(
-                data={"captions": captions.evolve(weight=0.1)},
+                data={"captions": captions.evolve(weight=0.2)},
                 template="plain",
                 train={"connector": 2e-3},
                 batch_size=32,
@@ -56,12 +56,16 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
     )
 
 
+# How much of each ingredient's file an epoch takes. Detailed descriptions weigh most: no other text names everything
+# that a picture shows.
 WEIGHTS = {
-    "vqa": 0.25,
-    "ocr": 0.2,
-    "choice": 0.1,
-    "text_only": 0.1,
     "detail": 1.0,
-    "reasoning": 0.15,
-    "conversation": 0.2,
+    "vqa": 0.8,
+    "ocr": 0.6,
+    "conversation": 0.6,
+    "region": 0.5,
+    "reasoning": 0.4,
+    "text_only": 0.4,
+    "textcaps": 0.4,
+    "choice": 0.25,
 }
