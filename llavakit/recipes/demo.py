@@ -31,23 +31,31 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
         backbones=Backbones(
             captions=captions,
             texts=(f"{world}/corpus.txt",),
-            tower=Tower(width=128, layers=3, steps=500, batch_size=64),
-            language=Language(width=128, layers=3, steps=450, lr=2e-3),
+            tower=Tower(steps=200, batch_size=96),
+            language=Language(steps=120),
             seed=seed,
         ),
         stages={
             "align": Stage(
-                data={"captions": captions.evolve(weight=0.2)},
+                data={"captions": captions.evolve(weight=0.1)},
                 template="plain",
                 train={"connector": 2e-3},
                 batch_size=32,
                 image="crop",
                 image_first=False,
             ),
+            "describe": Stage(
+                data={"captions": captions.evolve(weight=0.9)},
+                template="vicuna_v1",
+                train={"connector": 7e-4, "language_model": 7e-4, "vision_tower": 4e-4},
+                optimiser="muon",
+                batch_size=24,
+                betas=(0.9, 0.98),
+            ),
             "tune": Stage(
                 data=mix,
                 template="vicuna_v1",
-                train={"connector": 1e-3, "language_model": 1e-3, "vision_tower": 5e-4},
+                train={"connector": 7e-4, "language_model": 7e-4, "vision_tower": 4e-4},
                 optimiser="muon",
                 batch_size=24,
                 betas=(0.9, 0.98),
@@ -56,16 +64,15 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
     )
 
 
-# How much of each ingredient's file an epoch takes. Detailed descriptions weigh most: no other text names everything
-# that a picture shows.
+# How much of each ingredient's file an epoch takes.
 WEIGHTS = {
-    "detail": 1.0,
-    "vqa": 0.8,
-    "ocr": 0.6,
-    "conversation": 0.6,
-    "region": 0.5,
-    "reasoning": 0.4,
-    "text_only": 0.4,
-    "textcaps": 0.4,
-    "choice": 0.25,
+    "vqa": 0.12,
+    "ocr": 0.1,
+    "conversation": 0.1,
+    "detail": 0.1,
+    "textcaps": 0.1,
+    "reasoning": 0.07,
+    "text_only": 0.07,
+    "region": 0.06,
+    "choice": 0.04,
 }

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from llavakit.demo import run as demo_run
 from llavakit.engine.load import load
 from llavakit.eval.run import BENCHMARKS, evaluate
