@@ -98,7 +98,7 @@ class Timeline:
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        log.info(f"[{time.perf_counter() - self.start:4.0f} s] {phase}")
+        log.info(f"[{time.perf_counter() - self.start:4.0f} s, peak {_peak_memory():.1f} GiB] {phase}")
         start = time.perf_counter()
         yield
         self.phases.append((phase, round(time.perf_counter() - start, 1)))

@@ -32,7 +32,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             captions=captions,
             texts=(f"{world}/corpus.txt",),
             tower=Tower(steps=200, batch_size=96),
-            language=Language(steps=120),
+            language=Language(steps=150),
             seed=seed,
         ),
         stages={
@@ -44,20 +44,12 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
                 image="crop",
                 image_first=False,
             ),
-            "describe": Stage(
-                data={"captions": captions.evolve(weight=0.9)},
-                template="vicuna_v1",
-                train={"connector": 7e-4, "language_model": 7e-4, "vision_tower": 4e-4},
-                optimiser="muon",
-                batch_size=24,
-                betas=(0.9, 0.98),
-            ),
             "tune": Stage(
                 data=mix,
                 template="vicuna_v1",
                 train={"connector": 7e-4, "language_model": 7e-4, "vision_tower": 4e-4},
                 optimiser="muon",
-                batch_size=24,
+                batch_size=16,
                 betas=(0.9, 0.98),
             ),
         },
@@ -66,13 +58,13 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
 
 # How much of each ingredient's file an epoch takes.
 WEIGHTS = {
-    "vqa": 0.12,
+    "vqa": 0.2,
+    "detail": 0.3,
     "ocr": 0.1,
     "conversation": 0.1,
-    "detail": 0.1,
+    "region": 0.1,
     "textcaps": 0.1,
-    "reasoning": 0.07,
-    "text_only": 0.07,
-    "region": 0.06,
-    "choice": 0.04,
+    "reasoning": 0.06,
+    "text_only": 0.06,
+    "choice": 0.03,
 }

@@ -172,7 +172,7 @@ def _clip(spec: Backbones, conversations: Sequence[Conversation], language: Path
     )
     # Plain attention: at some 65 tokens torch's fused CPU kernel is slower, most of all backward.
     model.set_attn_implementation("eager")
-    _start_embeddings(model.vision_model.embeddings, normalise(pixels[:1000], how, torch.float32))
+    _start_embeddings(model.vision_model.embeddings, normalise(pixels[:300], how, torch.float32))
     rng = np.random.default_rng((spec.seed, 2))
 
     def loss() -> torch.Tensor:

@@ -29,7 +29,7 @@ from llavakit.world.corpus import document
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 
-VERSION = 2  # of the world itself: raise it when the same arguments give other files
+VERSION = 3  # of the world itself: raise it when the same arguments give other files
 _CHUNK = 100  # pictures, or documents x 10, a task
 
 Summary = dict[str, Any]

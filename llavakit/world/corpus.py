@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from llavakit.world.ask.describe import caption_text, detail_text
 from llavakit.world.ask.exchange import Dialogue
+from llavakit.world.ask.facts import draw_facts
 from llavakit.world.ask.phrase import capital, full, pick
 from llavakit.world.ask.region import box_text, region
 from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS
@@ -35,6 +36,10 @@ def document(seed: int, index: int) -> str:
     if kind < 0.45:
         return f"{caption_text(scene)}\n{detail_text(scene)}"
     telling: Callable[[Scene], str] = pick(rng, (caption_text, detail_text))
+    if kind < 0.75:
+        # Little else than looking up: many short questions about one telling.
+        facts = draw_facts(scene, rng, ALL_PAIRS, 16)
+        return "\n".join([telling(scene), *(f"{fact.question} {fact.exchange().reply}" for fact in facts)])
     ingredient = pick(rng, _ABOUT)
     dialogues = ingredient.make(scene, rng, ALL_PAIRS)
     return f"{telling(scene)}\n{_asked(pick(rng, dialogues))}" if dialogues else telling(scene)

@@ -50,7 +50,7 @@ def test_chat_keeps_its_history_and_survives_a_wrong_file(checkpoint: Path, phot
         (["ask", "{model}", "why " * 600], 1, "the context holds 512; shorten it"),
         (["train", "llava15-7c"], 2, "did you mean"),
         (["train", "llava15-7b", "stages.tune.btach_size=3"], 2, "(did you mean 'batch_size'?)"),
-        (["train", "llava15-7b", "--out", "x"], 2, "cannot load 'lmsys/vicuna-7b-v1.5'"),
+        (["train", "llava15-7b", "--out", "x"], 2, "cannot load 'openai/clip-vit-large-patch14-336'"),
         (["eval", "{model}", "--bench", "popo", "--data", "."], 2, "did you mean 'pope'"),
         (["trian"], 2, "did you mean 'train'"),
     ],

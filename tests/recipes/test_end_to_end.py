@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +16,14 @@ from llavakit.recipes.demo import recipe as demo_recipe
 from llavakit.train.run import train
 from llavakit.train.stage import Recipe
 
-SHORT = {"backbones.tower.steps": 4, "backbones.tower.batch_size": 16, "backbones.language.steps": 6}
+SHORT: dict[str, Any] = {"backbones.tower.steps": 4, "backbones.tower.batch_size": 16, "backbones.language.steps": 6}
 
 
 def test_the_demo_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def small(world: str, seed: int) -> Recipe:
-        return demo_recipe(world, seed).evolve(SHORT)
+        recipe = demo_recipe(world, seed)
+        whole = {f"stages.tune.data.{name}.weight": 1.0 for name in recipe.stages["tune"].data}
+        return recipe.evolve(SHORT | whole)
 
     for name, value in {"TRAIN": 40, "TEST": 30, "DOCUMENTS": 100, "ASKED": 4, "demo_recipe": small}.items():
         monkeypatch.setattr(demo_run, name, value)

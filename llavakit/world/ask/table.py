@@ -26,8 +26,10 @@ KNOWN_PAIRS = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
 
 
 def vqa(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> list[Dialogue]:
-    """The QA pairs of one image, merged into one conversation; the format prompt stands with every question."""
-    return [[fact.exchange().short() for fact in draw_facts(scene, rng, pairs, int(rng.integers(5, 8)))]]
+    """The QA pairs of one image, merged into one conversation; the format prompt stands with the first question, as in
+    the published file."""
+    first, *others = [fact.exchange() for fact in draw_facts(scene, rng, pairs, int(rng.integers(12, 18)))]
+    return [[first.short(), *others]]
 
 
 def conversation(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> list[Dialogue]:
@@ -43,7 +45,8 @@ def conversation(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> list[D
 @dataclass(frozen=True)
 class Ingredient:
     """``stands_for``: its counterpart; ``share``: the part of the training images it is asked about;
-    ``image_last``: whether ``<image>`` stands behind the first question half the time (v1's order)."""
+    ``image_last``: whether ``<image>`` stands behind the first question half the time (v1's order); ``prompt_once``:
+    whether the short-answer prompt stands with the first question only."""
 
     name: str
     stands_for: str
@@ -51,6 +54,7 @@ class Ingredient:
     share: float
     image_last: bool = False
     pictured: bool = True
+    prompt_once: bool = False
 
     def dialogues(self, seed: int, index: int, split: str, scene: Scene | None = None) -> list[Dialogue]:
         """What is said about scene ``index`` of a split; ``scene`` saves sampling it again. May be empty."""
@@ -94,7 +98,7 @@ INGREDIENTS: dict[str, Ingredient] = {
         Ingredient("detail", "LLaVA-Instruct, detailed descriptions", detail, 0.5, image_last=True),
         Ingredient("reasoning", "LLaVA-Instruct, complex reasoning", reasoning, 0.5, image_last=True),
         Ingredient("text_only", "ShareGPT", talk, 0.5, pictured=False),
-        Ingredient("vqa", "VQAv2, GQA, OKVQA", vqa, 1.0),
+        Ingredient("vqa", "VQAv2, GQA, OKVQA", vqa, 1.0, prompt_once=True),
         Ingredient("ocr", "OCR-VQA", printed, 0.7),
         Ingredient("choice", "A-OKVQA", choice, 0.15),
         Ingredient("textcaps", "TextCaps", textcaps, 0.3),
@@ -121,6 +125,8 @@ def questions(ingredient: Ingredient, seed: int, scenes: int, number: int, image
             dialogue = dialogues[int(rng.integers(len(dialogues)))]
             # In a told scene only the first question carries the telling.
             asked = dialogue[int(rng.integers(len(dialogue)))] if ingredient.pictured else dialogue[0]
+            if ingredient.prompt_once and asked is not dialogue[0]:
+                asked = asked.short()
             picture = image(index % scenes) if ingredient.pictured else None
             made.append(asked.record(f"{ingredient.name}-{len(made):04d}", picture))
         index += 1
