@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = ["Conversation", "ImageRef", "Turn", "__version__", "load"]
+
+# Every packed row has a length of its own, and torch's CPU library keeps the kernel and buffers of the last 1024 shapes:
+# gigabytes within minutes. Read when torch is imported, so it is said here.
+os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
 # Found when they are first asked for: `import llavakit` must not wait for torch.
 _LAZY = {
