@@ -14,8 +14,8 @@ __version__ = "0.1.0"
 
 __all__ = ["Conversation", "ImageRef", "Turn", "__version__", "load"]
 
-# Every packed row has a length of its own, and torch's CPU library keeps the kernel and buffers of the last 1024 shapes:
-# gigabytes within minutes. Read when torch is imported, so it is said here.
+# Every packed row has a length of its own, and torch's CPU library keeps the kernel and buffers of the last 1024
+# shapes: gigabytes within minutes. Read when torch is imported, so it is said here.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
