@@ -13,7 +13,7 @@ from torch import nn
 
 from llavakit.base.errors import BadRequest
 
-# Below this many tokens torch's fused attention is the slower one on a CPU, above all backward (twice, at 64).
+# Below this many tokens torch's fused attention is the slower one on a CPU, above all backward.
 FUSED_FROM = 200
 
 

@@ -1,7 +1,7 @@
 """The whole path in miniature: backbones from scratch, alignment, instruction tuning, on a rendered world.
 
-LLaVA-1.5's recipe at a hundred-thousandth of its size, so two things differ: rates are higher, since little is
-pretrained here, and the vision tower trains along in stage 2, since it is a minute old.
+LLaVA-1.5's two stages, with three differences: rates are higher, since little is pretrained here; the vision tower
+trains along in stage 2, since it is a minute old; and stage 2 uses Muon, not AdamW, since it is nearly from scratch.
 """
 
 from __future__ import annotations

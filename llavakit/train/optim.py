@@ -19,8 +19,7 @@ MUON_SCALE = 20.0
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for groups marked ``matrix`` (the weights inside the layers), AdamW for the rest; one set of groups.
 
-    Muon (Jordan et al. 2024; ``torch.optim.Muon``) needs a half to a third of AdamW's samples where training is from
-    scratch, as it is in the miniature.
+    Muon (Jordan et al. 2024; ``torch.optim.Muon``) is for training from scratch, as in the miniature.
     """
 
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float]) -> None:
