@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from llavakit.base.errors import BadRequest
 from llavakit.base.log import table
 from llavakit.data.mixture import Mixture, SourceSpec
+from llavakit.image.anyres import AnyRes, most_tokens
 from llavakit.model.connector import connector_parameters
 from llavakit.model.known import configuration
 from llavakit.model.parts import PARTS, Part, count
@@ -36,6 +38,7 @@ class Plan:
     recipe: Recipe
     sizes: dict[Part, int]
     image_tokens: int
+    """Of the picture that has most, in the last stage."""
     stages: list[StagePlan]
 
     @property
@@ -59,7 +62,10 @@ def plan(recipe: Recipe) -> Plan:
             "language_model": count(AutoModelForCausalLM.from_config(language)),
         }
     stages = [_stage(name, stage, sizes) for name, stage in recipe.stages.items()]
-    return Plan(recipe, sizes, patch_tokens(vision, spec.keep_cls), stages)
+    tokens, seen = patch_tokens(vision, spec.keep_cls), list(recipe.stages.values())[-1].image
+    if isinstance(seen, AnyRes):
+        tokens = most_tokens(seen.grids, math.isqrt(tokens))
+    return Plan(recipe, sizes, tokens, stages)
 
 
 def text(plan: Plan) -> str:
@@ -86,7 +92,7 @@ def text(plan: Plan) -> str:
         ["stage", "template", "samples", "batch", "steps", "trainable", "weights + gradients + AdamW"],
     )
     head = f"{recipe.name} ({recipe.hash()}): {recipe.model.vision} + {recipe.model.language}"
-    return f"{head}\n{plan.image_tokens} tokens per image, context {recipe.max_length}\n\n{parts}\n\n{stages}"
+    return f"{head}\nat most {plan.image_tokens} tokens per image, context {recipe.max_length}\n\n{parts}\n\n{stages}"
 
 
 def _rate(stage: Stage, name: Part) -> str:

@@ -10,6 +10,8 @@ from llavakit.base.config import Config
 from llavakit.chat.template import get_template
 from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
+from llavakit.image.anyres import AnyRes
+from llavakit.image.square import Mode
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
@@ -31,7 +33,8 @@ class Stage(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)
-    image: Literal["pad", "crop"] = "pad"
+    image: Mode | AnyRes = "pad"
+    """How a picture is seen: as one square, or as tiles (``{grids: hd, global_view: pad}``, ``{grids: llava16}``)."""
     image_first: bool = True
     """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2."""
     row_tokens: int = Field(4096, gt=0)
@@ -67,4 +70,15 @@ class Recipe(Config):
             raise ValueError("model.vision and model.language are required (or backbones, to pretrain small ones)")
         if self.backbones is not None and any(named):
             raise ValueError("model.vision and model.language are given, and backbones too; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_to_the_end(self) -> Recipe:
+        tiled = [name for name, stage in self.stages.items() if isinstance(stage.image, AnyRes)]
+        if tiled and self.model.keep_cls:
+            raise ValueError(
+                f"model.keep_cls: transformers' llava_next has no CLS among tiles (stages.{tiled[0]}.image)"
+            )
+        if tiled != list(self.stages)[len(self.stages) - len(tiled) :]:
+            raise ValueError(f"a stage after {tiled[0]!r} sees squares and would lose the row ends that it learnt")
         return self
