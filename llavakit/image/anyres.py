@@ -48,7 +48,8 @@ class AnyRes(Config):
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         if not isinstance(value, str):
-            return value
+            # Read from JSON, and no longer seen as such behind this function: strict mode would refuse the lists.
+            return tuple(tuple(g) if isinstance(g, list) else g for g in value) if isinstance(value, list) else value
         if value not in GRIDS:
             raise ValueError(f"no set of grids {value!r}{nearest(value, GRIDS)}; there are: {', '.join(GRIDS)}")
         return GRIDS[value]

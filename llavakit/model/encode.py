@@ -17,7 +17,7 @@ from llavakit.chat.conversation import IMAGE, Conversation
 from llavakit.chat.labels import IGNORE, supervise
 from llavakit.chat.render import render
 from llavakit.chat.template import JinjaTemplate, Template
-from llavakit.image.anyres import AnyRes, Grid, layout, most_tokens, tiles, token_count
+from llavakit.image.anyres import AnyRes, Grid, layout, tiles, token_count
 from llavakit.image.open import open_image
 from llavakit.image.square import Mode, Square, square
 
@@ -68,11 +68,6 @@ class Codec:
     def side(self) -> int:
         """Features along an edge of a tile."""
         return math.isqrt(self.image_tokens)
-
-    @property
-    def most_image_tokens(self) -> int:
-        """Of any one picture."""
-        return self.image_tokens if self.grids is None else most_tokens(self.grids, self.side)
 
     def tokens_of(self, width: int, height: int) -> int:
         """Image tokens of a picture of this size, known before it is read."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llavakit.base.errors import BadRequest
 from llavakit.image.square import Square, normalise
 from llavakit.model.attention import packed
 from llavakit.model.connector import Connector
@@ -97,11 +98,14 @@ class Llava(nn.Module):
 
     def _arranged(self, features: torch.Tensor, take: torch.Tensor) -> torch.Tensor:
         """Features of tiles ``[n, N, H]`` -> those of the image tokens ``[K, H]``, row ends among them."""
+        end = self.image_newline
+        if end is None:
+            raise BadRequest("pictures come as tiles, and this model has no row end; call its add_newline() first")
         image, feature = take.unbind(1)
         # A row end gathers feature 0 and where() drops it, gradient and all; so nothing waits for the device to count
         # row ends, and no feature but that one is gathered twice: the sums of backward are the same in any order.
         chosen = features.flatten(0, 1).index_select(0, (image * features.shape[1] + feature).clamp(min=0))
-        return torch.where(image[:, None] < 0, self.image_newline.to(chosen.dtype), chosen)
+        return torch.where(image[:, None] < 0, end.to(chosen.dtype), chosen)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states ``[T, H]`` of a packed row; examples do not see each other."""

@@ -19,7 +19,7 @@ def preprocessor_config(square: Square, grids: tuple[Grid, ...] | None = None) -
     """
     both = {"height": square.size, "width": square.size}
     squash = square.mode == "squash"
-    config = {
+    config: dict[str, Any] = {
         "image_processor_type": "LlavaImageProcessor" if square.mode == "pad" else "CLIPImageProcessor",
         "processor_class": "LlavaProcessor",
         "do_convert_rgb": True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from llavakit.base.errors import BadRequest
 from llavakit.base.log import table
 from llavakit.data.mixture import Mixture, SourceSpec
-from llavakit.image.anyres import AnyRes, most_tokens
 from llavakit.model.connector import connector_parameters
 from llavakit.model.known import configuration
 from llavakit.model.parts import PARTS, Part, count
@@ -55,6 +53,8 @@ def plan(recipe: Recipe) -> Plan:
     vision, language = vision_config(configuration(spec.vision)), configuration(spec.language)
     from transformers import AutoModel, AutoModelForCausalLM
 
+    square = patch_tokens(vision, spec.keep_cls)
+    recipe.check_room(square)
     with torch.device("meta"):
         sizes: dict[Part, int] = {
             "vision_tower": count(AutoModel.from_config(vision)),
@@ -62,9 +62,7 @@ def plan(recipe: Recipe) -> Plan:
             "language_model": count(AutoModelForCausalLM.from_config(language)),
         }
     stages = [_stage(name, stage, sizes) for name, stage in recipe.stages.items()]
-    tokens, seen = patch_tokens(vision, spec.keep_cls), list(recipe.stages.values())[-1].image
-    if isinstance(seen, AnyRes):
-        tokens = most_tokens(seen.grids, math.isqrt(tokens))
+    tokens = list(recipe.stages.values())[-1].image_tokens(square)
     return Plan(recipe, sizes, tokens, stages)
 
 

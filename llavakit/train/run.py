@@ -104,14 +104,11 @@ class Run:
         else:
             model, tokenizer = build(self.parts(), self.recipe.seed)
             codec = Codec(tokenizer, template, model.square, model.vision_tower.tokens)
+            self.recipe.check_room(codec.image_tokens)
         codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
         model.square = codec.square
         if codec.grids is not None and model.image_newline is None:
             model.add_newline(self.recipe.seed)
-        if codec.most_image_tokens >= codec.max_length:
-            raise BadRequest(
-                f"a picture takes up to {codec.most_image_tokens} tokens and max_length is {codec.max_length}; raise it"
-            )
         return model, codec
 
     def parts(self) -> ModelSpec:

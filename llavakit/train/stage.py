@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from llavakit.base.config import Config
+from llavakit.base.errors import BadRequest
 from llavakit.chat.template import get_template
 from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
-from llavakit.image.anyres import AnyRes
+from llavakit.image.anyres import AnyRes, most_tokens
 from llavakit.image.square import Mode
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
@@ -45,6 +47,10 @@ class Stage(Config):
         get_template(self.template)
         return self
 
+    def image_tokens(self, square: int) -> int:
+        """Of the picture that has most, where one square has ``square``."""
+        return most_tokens(self.image.grids, math.isqrt(square)) if isinstance(self.image, AnyRes) else square
+
 
 class Recipe(Config):
     """A whole run: the parts of the model, and the stages in order."""
@@ -63,6 +69,15 @@ class Recipe(Config):
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
 
+    def check_room(self, square: int) -> None:
+        """Raises :class:`BadRequest` when a picture of some stage may not fit; ``square``: tokens of one square."""
+        for name, stage in self.stages.items():
+            if (most := stage.image_tokens(square)) >= self.max_length:
+                raise BadRequest(
+                    f"stages.{name}.image: a picture takes up to {most} tokens and max_length is {self.max_length}; "
+                    "raise it"
+                )
+
     @model_validator(mode="after")
     def _backbones_named(self) -> Recipe:
         named = [self.model.vision is not None, self.model.language is not None]
@@ -77,7 +92,7 @@ class Recipe(Config):
         tiled = [name for name, stage in self.stages.items() if isinstance(stage.image, AnyRes)]
         if tiled and self.model.keep_cls:
             raise ValueError(
-                f"model.keep_cls: transformers' llava_next has no CLS among tiles (stages.{tiled[0]}.image)"
+                f"stages.{tiled[0]}.image: llava_next of transformers has no CLS features; unset model.keep_cls"
             )
         if tiled != list(self.stages)[len(self.stages) - len(tiled) :]:
             raise ValueError(f"a stage after {tiled[0]!r} sees squares and would lose the row ends that it learnt")
