@@ -170,11 +170,11 @@ def write_bins(path: Path, state: dict[str, torch.Tensor], shards: int = 3) -> N
     (path / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
-def write_safetensors(path: Path, state: dict[str, torch.Tensor]) -> None:
+def write_safetensors(path: Path, state: dict[str, torch.Tensor], shards: int = 2) -> None:
     names = list(state)
     index = {}
-    for number in range(2):
-        part, file = names[number::2], f"model-{number + 1:05d}-of-00002.safetensors"
+    for number in range(shards):
+        part, file = names[number::shards], f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
         save_file({name: state[name] for name in part}, path / file, metadata={"format": "pt"})
         index |= dict.fromkeys(part, file)
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
