@@ -1,4 +1,5 @@
-"""Native checkpoints: transformers' own ``llava`` directory plus ``llavakit.json``. There is no second format.
+"""Native checkpoints: transformers' own ``llava`` directory (``llava_next`` for tiles) plus ``llavakit.json``. There is
+no second format.
 
 Details that engines need (each was met by trying): classic tensor names (``vision_tower.vision_model.*``,
 ``language_model.model.*``), since vLLM and transformers 4 refuse or silently skip the new ones; ``rope_theta`` at the
@@ -18,11 +19,12 @@ from safetensors import SafetensorError, safe_open
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
+from llavakit.base.log import log
 from llavakit.chat.template import JinjaTemplate
-from llavakit.image.square import Square
 from llavakit.model.connector import Connector, ConnectorKind
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
+from llavakit.model.preprocessor import load_grids, load_square, pinpoints, preprocessor_config
 from llavakit.model.shards import write_shards
 from llavakit.model.towers import VisionTower
 
@@ -30,7 +32,12 @@ FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor
 
 
 def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | None = None) -> None:
-    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``."""
+    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``.
+
+    A codec of tiles makes it a ``llava_next`` one, of a square a ``llava`` one. Raises :class:`BadRequest` where
+    transformers has no form for it.
+    """
+    _check_tiles(model, codec)
     with writing(path) as temporary:
         temporary.mkdir()
         write_shards(_tensors(model), temporary)
@@ -46,7 +53,7 @@ def save_description(model: Llava, codec: Codec, path: Path, card: dict[str, Any
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Llava, Codec]:
-    """Loads a native ``llava`` directory, ours or anybody's.
+    """Loads a native ``llava`` or ``llava_next`` directory, ours or anybody's.
 
     Raises :class:`BadRequest` naming the file, or the tensors, that it lacks.
     """
@@ -71,8 +78,8 @@ def load_description(path: Path, dtype: torch.dtype, device: str) -> tuple[Llava
         if not (path / name).is_file():
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
     config = AutoConfig.from_pretrained(path)
-    if config.model_type != "llava":
-        raise BadRequest(f"{path} holds a {config.model_type!r} model, not 'llava'")
+    if config.model_type not in ("llava", "llava_next"):
+        raise BadRequest(f"{path} holds a {config.model_type!r} model, not 'llava' or 'llava_next'")
     keep_cls = config.vision_feature_select_strategy == "full"
     with torch.device(device):
         tower = VisionTower(
@@ -81,16 +88,35 @@ def load_description(path: Path, dtype: torch.dtype, device: str) -> tuple[Llava
         language = AutoModelForCausalLM.from_config(config.text_config, dtype=dtype)
         kind: ConnectorKind = "linear" if config.projector_hidden_act == "linear" else "mlp2x_gelu"
         connector = Connector(config.vision_config.hidden_size, config.text_config.hidden_size, kind).to(dtype)
-    square = _load_square(path)
+    square, grids = load_square(path), load_grids(config, path)
     model = Llava(tower, connector, language, square)
+    if grids is not None:
+        model.add_newline()
     tokenizer = AutoTokenizer.from_pretrained(path)
     template = JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
-    return model, Codec(tokenizer, template, square, tower.tokens, limit)
+    return model, Codec(tokenizer, template, square, tower.tokens, limit, grids)
 
 
-def resolve(path: str | Path) -> Path:
-    """A local directory as it is; a hub id as the directory of its downloaded snapshot."""
+def _check_tiles(model: Llava, codec: Codec) -> None:
+    if codec.grids is None:
+        if model.image_newline is not None:
+            raise BadRequest("the model has a row end for tiles, and a checkpoint that sees one square would lose it")
+        return
+    if model.image_newline is None:
+        raise BadRequest("pictures are seen as tiles, and the model has no row end; call its add_newline() first")
+    if model.vision_tower.keep_cls and model.vision_tower.has_cls:
+        raise BadRequest("transformers' llava_next has no place for CLS features among tiles; set keep_cls to false")
+    if codec.square.mode == "pad":
+        log.warning(
+            "the global view is padded, as LLaVA-1.5-HD's is: transformers and vLLM load this checkpoint but squash "
+            "that view (global_view=squash trains what they see)"
+        )
+
+
+def resolve(path: str | Path, *more: str) -> Path:
+    """A local directory as it is; a hub id as the directory of its downloaded snapshot, with files of patterns
+    ``more`` besides those of a native checkpoint."""
     if Path(path).is_dir():
         return Path(path)
     if Path(path).exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
@@ -98,8 +124,9 @@ def resolve(path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", *more]
     try:
-        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(str(path), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         first = str(error).strip().splitlines()[0]
         raise BadRequest(f"no checkpoint directory at {path}, and the hub does not give it: {first}") from None
@@ -117,16 +144,23 @@ def native_state(model: Llava) -> dict[str, torch.Tensor]:
     """Every tensor under its classic name in transformers' ``llava``."""
     state = {f"vision_tower.vision_model.{key}": value for key, value in model.vision_tower.whole_state().items()}
     state |= {f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict().items()}
+    if model.image_newline is not None:
+        state["image_newline"] = state.pop("multi_modal_projector.image_newline")
     state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict().items()}
     return state
 
 
 def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
-    """``config.json``: transformers' LlavaConfig, with what older readers look for beside it."""
-    from transformers import LlavaConfig
+    """``config.json``: transformers' LlavaConfig or LlavaNextConfig, with what older readers look for beside it."""
+    from transformers import LlavaConfig, LlavaNextConfig
 
     tower, language = model.vision_tower, model.language_model
-    config = LlavaConfig(
+    kind: Any = LlavaConfig
+    more: dict[str, Any] = {"architectures": ["LlavaForConditionalGeneration"]}
+    if codec.grids is not None:
+        kind, more = LlavaNextConfig, {"architectures": ["LlavaNextForConditionalGeneration"]}
+        more["image_grid_pinpoints"] = pinpoints(codec.grids, codec.square.size)
+    config = kind(
         vision_config=tower.config.to_dict(),
         text_config=language.config.to_dict(),
         image_token_index=codec.image_id,
@@ -135,7 +169,7 @@ def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
         vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
         vision_feature_layer=tower.layer,
         tie_word_embeddings=bool(getattr(language.config, "tie_word_embeddings", False)),
-        architectures=["LlavaForConditionalGeneration"],
+        **more,
     ).to_dict()
     text = config["text_config"]
     text["architectures"] = [type(language).__name__]
@@ -214,16 +248,16 @@ def plain_name(name: str) -> str:
 
 
 def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
-    from transformers import AutoImageProcessor, LlavaProcessor
+    from transformers import AutoImageProcessor, LlavaNextProcessor, LlavaProcessor
 
-    write_json(path / "preprocessor_config.json", _preprocessor_config(codec.square))
+    write_json(path / "preprocessor_config.json", preprocessor_config(codec.square, codec.grids))
     tower = model.vision_tower
     tokenizer = codec.tokenizer
     tokenizer.chat_template = codec.template.jinja()
     # LLaVA's callers pad on the left; the length is the context's, or engines cut or refuse.
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = codec.max_length
-    processor = LlavaProcessor(
+    processor = (LlavaProcessor if codec.grids is None else LlavaNextProcessor)(
         image_processor=AutoImageProcessor.from_pretrained(path),
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
@@ -239,37 +273,3 @@ def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
     for key in ("backend", "is_local", "name_or_path", "processor_class", "local_files_only"):
         config.pop(key, None)
     write_json(path / "tokenizer_config.json", config)
-
-
-def _preprocessor_config(square: Square) -> dict[str, Any]:
-    pad = square.mode == "pad"
-    return {
-        "image_processor_type": "LlavaImageProcessor" if pad else "CLIPImageProcessor",
-        "processor_class": "LlavaProcessor",
-        "do_convert_rgb": True,
-        **({"do_pad": True} if pad else {}),
-        "do_resize": True,
-        "size": {"shortest_edge": square.size},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": square.size, "width": square.size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(square.mean),
-        "image_std": list(square.std),
-    }
-
-
-def _load_square(path: Path) -> Square:
-    config = read_json(path / "preprocessor_config.json")
-    config = config.get("image_processor", config)
-    try:
-        size = config["size"].get("shortest_edge") or config["size"]["height"]
-        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
-    except (KeyError, AttributeError) as error:
-        raise BadRequest(f"{path / 'preprocessor_config.json'} lacks {error}") from None
-    return Square.parse(
-        {"size": size, "mode": "pad" if config.get("do_pad") else "crop", "mean": mean, "std": std},
-        where=str(path / "preprocessor_config.json"),
-    )

@@ -36,6 +36,7 @@ class Plan:
     recipe: Recipe
     sizes: dict[Part, int]
     image_tokens: int
+    """Of the picture that has most, in the last stage."""
     stages: list[StagePlan]
 
     @property
@@ -52,6 +53,8 @@ def plan(recipe: Recipe) -> Plan:
     vision, language = vision_config(configuration(spec.vision)), configuration(spec.language)
     from transformers import AutoModel, AutoModelForCausalLM
 
+    square = patch_tokens(vision, spec.keep_cls)
+    recipe.check_room(square)
     with torch.device("meta"):
         sizes: dict[Part, int] = {
             "vision_tower": count(AutoModel.from_config(vision)),
@@ -59,7 +62,8 @@ def plan(recipe: Recipe) -> Plan:
             "language_model": count(AutoModelForCausalLM.from_config(language)),
         }
     stages = [_stage(name, stage, sizes) for name, stage in recipe.stages.items()]
-    return Plan(recipe, sizes, patch_tokens(vision, spec.keep_cls), stages)
+    tokens = list(recipe.stages.values())[-1].image_tokens(square)
+    return Plan(recipe, sizes, tokens, stages)
 
 
 def text(plan: Plan) -> str:
@@ -86,7 +90,7 @@ def text(plan: Plan) -> str:
         ["stage", "template", "samples", "batch", "steps", "trainable", "weights + gradients + AdamW"],
     )
     head = f"{recipe.name} ({recipe.hash()}): {recipe.model.vision} + {recipe.model.language}"
-    return f"{head}\n{plan.image_tokens} tokens per image, context {recipe.max_length}\n\n{parts}\n\n{stages}"
+    return f"{head}\nat most {plan.image_tokens} tokens per image, context {recipe.max_length}\n\n{parts}\n\n{stages}"
 
 
 def _rate(stage: Stage, name: Part) -> str:

@@ -104,8 +104,11 @@ class Run:
         else:
             model, tokenizer = build(self.parts(), self.recipe.seed)
             codec = Codec(tokenizer, template, model.square, model.vision_tower.tokens)
-        model.square = model.square.evolve(mode=stage.image)
-        codec = replace(codec, template=template, square=model.square, max_length=self.recipe.max_length)
+            self.recipe.check_room(codec.image_tokens)
+        codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
+        model.square = codec.square
+        if codec.grids is not None and model.image_newline is None:
+            model.add_newline(self.recipe.seed)
         return model, codec
 
     def parts(self) -> ModelSpec:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from llavakit.base.config import Config
+from llavakit.base.errors import BadRequest
 from llavakit.chat.template import get_template
 from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
+from llavakit.image.anyres import AnyRes, most_tokens
+from llavakit.image.square import Mode
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
@@ -31,7 +35,8 @@ class Stage(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)
-    image: Literal["pad", "crop"] = "pad"
+    image: Mode | AnyRes = "pad"
+    """How a picture is seen: as one square, or as tiles (``{grids: hd, global_view: pad}``, ``{grids: llava16}``)."""
     image_first: bool = True
     """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2."""
     row_tokens: int = Field(4096, gt=0)
@@ -41,6 +46,10 @@ class Stage(Config):
     def _template_exists(self) -> Stage:
         get_template(self.template)
         return self
+
+    def image_tokens(self, square: int) -> int:
+        """Of the picture that has most, where one square has ``square``."""
+        return most_tokens(self.image.grids, math.isqrt(square)) if isinstance(self.image, AnyRes) else square
 
 
 class Recipe(Config):
@@ -60,6 +69,15 @@ class Recipe(Config):
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
 
+    def check_room(self, square: int) -> None:
+        """Raises :class:`BadRequest` when a picture of some stage may not fit; ``square``: tokens of one square."""
+        for name, stage in self.stages.items():
+            if (most := stage.image_tokens(square)) >= self.max_length:
+                raise BadRequest(
+                    f"stages.{name}.image: a picture takes up to {most} tokens and max_length is {self.max_length}; "
+                    "raise it"
+                )
+
     @model_validator(mode="after")
     def _backbones_named(self) -> Recipe:
         named = [self.model.vision is not None, self.model.language is not None]
@@ -67,4 +85,15 @@ class Recipe(Config):
             raise ValueError("model.vision and model.language are required (or backbones, to pretrain small ones)")
         if self.backbones is not None and any(named):
             raise ValueError("model.vision and model.language are given, and backbones too; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_to_the_end(self) -> Recipe:
+        tiled = [name for name, stage in self.stages.items() if isinstance(stage.image, AnyRes)]
+        if tiled and self.model.keep_cls:
+            raise ValueError(
+                f"stages.{tiled[0]}.image: llava_next of transformers has no CLS features; unset model.keep_cls"
+            )
+        if tiled != list(self.stages)[len(self.stages) - len(tiled) :]:
+            raise ValueError(f"a stage after {tiled[0]!r} sees squares and would lose the row ends that it learnt")
         return self
