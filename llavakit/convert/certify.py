@@ -6,14 +6,24 @@ own model, loaded from the native directory as any user of it would.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llavakit.base.errors import WorkFailed
+from llavakit.base.errors import BadRequest, WorkFailed
 from llavakit.convert.original import Original
-from llavakit.convert.reference import IMAGE_INDEX, Weights, language, patches, project, splice
+from llavakit.convert.reference import (
+    IMAGE_INDEX,
+    Weights,
+    arranged,
+    best_points,
+    language,
+    patches,
+    project,
+    splice,
+)
 from llavakit.convert.tensors import TensorFiles
 from llavakit.model.checkpoint import resolve
 from llavakit.model.quiet import quiet
@@ -21,7 +31,10 @@ from llavakit.model.quiet import quiet
 BOUND = 1e-5
 # Merged into 16-bit weights, a LoRA's deltas are rounded to them.
 BOUND_MERGED = 5e-2
-SEED, PROMPTS, LENGTH = 0, 4, 12
+SEED, LENGTH = 0, 12
+# Width and height of the prompts' pictures, in edges of a tile; the first prompt has none.
+PICTURES = (None, (1.0, 1.0), (2.3, 0.9), (0.7, 2.9), (1.9, 1.7))
+_TOWER = "model.vision_tower.vision_tower."
 
 
 def certify(source: Original, native: Path) -> dict[str, Any]:
@@ -33,55 +46,84 @@ def certify(source: Original, native: Path) -> dict[str, Any]:
 
     with quiet():
         model = AutoModelForImageTextToText.from_pretrained(native, dtype=torch.float32).eval()
-    text, tower = model.config.text_config, model.config.vision_config
+    if model.config.vision_config.model_type != "clip_vision_model":
+        raise BadRequest(f"the original's code builds CLIP towers only, not {model.config.vision_config.model_type}")
     generator = torch.Generator().manual_seed(SEED)
-    table = source.embeddings()
-    words = min(len(table), model.config.image_token_id)
-    weights = _weights(source)
-    prefix = "model.vision_tower.vision_tower.vision_model."
-    layer, keep_cls = source.config["mm_vision_select_layer"], source.config["mm_vision_select_feature"] == "cls_patch"
-    worst, rows = 0.0, []
+    table, weights = source.embeddings(), _weights(source)
+    rows, worst = [], 0.0
     with torch.inference_mode():
-        for number in range(PROMPTS):
+        for number, shape in enumerate(PICTURES):
+            words = min(len(table), model.config.image_token_id)
             ids = torch.randint(3, words, (LENGTH,), generator=generator).tolist()
-            pixels = torch.randn(3, tower.image_size, tower.image_size, generator=generator)
-            if number:  # the first prompt has no picture
+            picture = None if shape is None else Picture(source, model.config.vision_config, shape, generator)
+            if picture:
                 ids.insert(2 * number, IMAGE_INDEX)
-            features = project(weights, source.connector, patches(weights, prefix, tower, pixels, layer, keep_cls))
-            theirs = language(weights, text, splice(weights, ids, features))
-            ours = _native_logits(model, ids, pixels, len(features))[:, : theirs.shape[1]]
-            difference = float((ours - theirs).abs().max() / theirs.abs().max())
-            worst = max(worst, difference)
+            features = picture.features(weights) if picture else None
+            theirs = language(weights, model.config.text_config, splice(weights, ids, features))
+            ours = _native_logits(model, ids, picture, 0 if features is None else len(features))[:, : theirs.shape[1]]
+            largest = float(theirs.abs().max())
             next_ids = [int(row.argmax()) for row in (theirs[-1], ours[-1])]
-            rows.append({"ids": ids, "largest": float(theirs.abs().max()), "difference": difference, "next": next_ids})
+            difference = float((ours - theirs).abs().max()) / largest
+            worst = max(worst, difference)
+            rows.append({"ids": ids, "largest": largest, "difference": difference, "next": next_ids})
     bound = BOUND_MERGED if source.lora and table.dtype != torch.float32 else BOUND
-    result = {
+    if not worst <= bound:
+        raise WorkFailed(f"the converted model's logits differ from the original's by {worst:.1e}, over {bound:.0e}")
+    return {
         "what": "logits of the original's forward, re-derived, and of transformers' model, both in float32",
         "inputs": f"random token ids and pixels of seed {SEED}; -200 is the picture; without the added tokens' logits",
         "difference": worst,
         "bound": bound,
         "prompts": rows,
     }
-    if not worst <= bound:
-        raise WorkFailed(f"the converted model's logits differ from the original's by {worst:.1e}, over {bound:.0e}")
-    return result
 
 
-def _native_logits(model: Any, ids: list[int], pixels: torch.Tensor, patches: int) -> torch.Tensor:
+class Picture:
+    """Random pixels of a picture, in tiles where the model takes tiles, and what the original makes of them."""
+
+    def __init__(self, source: Original, tower: Any, shape: tuple[float, float], generator: torch.Generator) -> None:
+        self.source, self.tower = source, tower
+        side = tower.image_size
+        self.size = (int(shape[0] * side), int(shape[1] * side))
+        self.grid = (0, 0)
+        if source.tiled:
+            width, height = best_points(self.size, source.config["image_grid_pinpoints"])
+            self.grid = (width // side, height // side)
+        self.pixels = torch.randn(1 + math.prod(self.grid), 3, side, side, generator=generator)
+
+    def features(self, w: Weights) -> torch.Tensor:
+        """``[n, H]``, by the original's description."""
+        config = self.source.config
+        layer, keep_cls = config["mm_vision_select_layer"], config["mm_vision_select_feature"] == "cls_patch"
+        tiles = [
+            project(w, self.source.connector, patches(w, f"{_TOWER}vision_model.", self.tower, tile, layer, keep_cls))
+            for tile in self.pixels
+        ]
+        if not self.source.tiled:
+            return tiles[0]
+        return arranged(w, self.tower.image_size // self.tower.patch_size, torch.stack(tiles), self.size, self.grid)
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """For transformers' model."""
+        if not self.source.tiled:
+            return {"pixel_values": self.pixels}
+        return {"pixel_values": self.pixels[None], "image_sizes": torch.tensor([self.size[::-1]])}
+
+
+def _native_logits(model: Any, ids: list[int], picture: Picture | None, features: int) -> torch.Tensor:
     """Logits ``[T, V]`` of transformers' model, which takes the picture as that many ids of its own."""
     image = model.config.image_token_id
-    full = [token for given in ids for token in ([image] * patches if given == IMAGE_INDEX else [given])]
-    pictures = {"pixel_values": pixels[None]} if IMAGE_INDEX in ids else {}
-    logits: torch.Tensor = model(input_ids=torch.tensor([full]), **pictures).logits[0]
+    full = [token for given in ids for token in ([image] * features if given == IMAGE_INDEX else [given])]
+    logits: torch.Tensor = model(input_ids=torch.tensor([full]), **(picture.inputs() if picture else {})).logits[0]
     return logits
 
 
 def _weights(source: Original) -> Weights:
-    outside = None if source.has_tower else TensorFiles.of(resolve(source.vision))
+    outside = None if source.has_tower else TensorFiles.of(resolve(source.vision, "*.bin"))
 
     def get(name: str) -> torch.Tensor:
-        if outside is not None and "vision_tower" in name:
-            bare = name.removeprefix("model.vision_tower.vision_tower.")
+        if outside is not None and name.startswith(_TOWER):
+            bare = name.removeprefix(_TOWER)
             return outside[bare if bare in outside else bare.removeprefix("vision_model.")]
         return source.tensor(name)
 

@@ -20,8 +20,9 @@ from llavakit.convert.checkpoint import EMBEDDINGS, HEAD, Checkpoint, Stream, re
 from llavakit.convert.lora import Lora
 from llavakit.convert.names import to_native
 from llavakit.convert.tensors import TensorFiles, read_all
-from llavakit.image.square import Square
-from llavakit.model.build import grow_tokenizer, load_tokenizer
+from llavakit.image.anyres import Grid
+from llavakit.image.square import Mode, Square
+from llavakit.model.build import from_hub, grow_tokenizer, load_tokenizer
 from llavakit.model.checkpoint import is_original, resolve
 from llavakit.model.connector import Connector, ConnectorKind
 from llavakit.model.encode import Codec
@@ -36,6 +37,7 @@ LANGUAGES = {
     "llava_mistral": ("mistral", "mistral_instruct"),
 }
 _TOWER = "model.vision_tower.vision_tower."
+_MODES: dict[str | None, Mode] = {"pad": "pad", "square": "crop", None: "crop", "anyres": "squash"}
 _FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 
 
@@ -47,7 +49,7 @@ class Original:
     """
 
     def __init__(self, path: str | Path, base: str | None = None, vision: str | None = None) -> None:
-        self.path = path = resolve(path)
+        self.path = path = resolve(path, "*.bin")
         if not is_original(path):
             raise BadRequest(f"{path} holds no checkpoint of the original LLaVA: no mm_projector, no mm_ fields")
         if not (path / "config.json").is_file():
@@ -94,7 +96,7 @@ class Original:
         if not named:
             raise BadRequest(f"{self.path} is {what}; name the language model that it belongs to with --base")
         try:
-            return resolve(named)
+            return resolve(named, "*.bin")
         except BadRequest as error:
             raise BadRequest(f"{self.path} is {what} for {named!r}; name its directory with --base ({error})") from None
 
@@ -135,17 +137,32 @@ class Original:
             return JinjaTemplate(_framed(template.jinja()))
         return template
 
+    @property
+    def tiled(self) -> bool:
+        return bool(self.config.get("image_aspect_ratio") == "anyres")
+
+    def grids(self, size: int) -> tuple[Grid, ...] | None:
+        """Of LLaVA-1.6's tiles, in its own order of preference; None where pictures are squares."""
+        if not self.tiled:
+            return None
+        merge, points = self._field("mm_patch_merge_type"), self._field("image_grid_pinpoints")
+        if merge != "spatial_unpad":
+            raise BadRequest(f"{self.path}: transformers' llava_next does not merge tiles as {merge!r}")
+        if not all(isinstance(p, list) and not any(edge % size for edge in p) for p in points):
+            raise BadRequest(f"{self.path}: image_grid_pinpoints {points!r} are not whole tiles of {size} pixels")
+        # The original's are width and height, transformers' height and width.
+        return tuple((height // size, width // size) for width, height in points)
+
     def square(self, size: int) -> Square:
-        from transformers import AutoImageProcessor
-
-        from llavakit.model.build import from_hub
-
+        """How a picture, or the global view of a tiled one, becomes a square."""
         aspect = self.config.get("image_aspect_ratio")
-        if aspect not in ("pad", "square", None):
-            raise BadRequest(f"{self.path}: image_aspect_ratio {aspect!r} is not supported yet, only pad and square")
-        how = Square(size=size, mode="pad" if aspect == "pad" else "crop")
+        if aspect not in _MODES:
+            raise BadRequest(f"{self.path}: image_aspect_ratio {aspect!r} is none of {', '.join(map(str, _MODES))}")
+        how = Square(size=size, mode=_MODES[aspect])
         if self.vision in KNOWN:
             return how  # the published CLIP towers, whose mean and deviation are the default
+        from transformers import AutoImageProcessor
+
         processor = from_hub(AutoImageProcessor, self.vision)
         return how.evolve(mean=tuple(processor.image_mean), std=tuple(processor.image_std))
 
@@ -171,11 +188,14 @@ def original(
         )
         language = AutoModelForCausalLM.from_config(text, dtype=dtype)
         connector = Connector(tower_config.hidden_size, text.hidden_size, source.connector).to(dtype)
-    how = source.square(tower_config.image_size)
-    codec = Codec(tokenizer, source.template(template), how, tower.tokens, text.max_position_embeddings)
+    how, grids = source.square(tower_config.image_size), source.grids(tower_config.image_size)
+    model = Llava(tower, connector, language, how)
+    if grids:
+        model.add_newline()
+    codec = Codec(tokenizer, source.template(template), how, tower.tokens, text.max_position_embeddings, grids)
     pieces = files / "tokenizer.model"
     return Checkpoint(
-        Llava(tower, connector, language, how),
+        model,
         codec,
         lambda: _native(source, connector, vocabulary, len(tokenizer)),
         vocabulary,
@@ -200,7 +220,7 @@ def _native(source: Original, connector: Connector, keep: int, size: int) -> Str
 
 def _tower(vision: str) -> Stream:
     """A published tower's tensors; of a CLIP the half that sees."""
-    files = TensorFiles.of(resolve(vision))
+    files = TensorFiles.of(resolve(vision, "*.bin"))
     seeing = [name for name in files.where if name.startswith("vision_model.")]
     for name, tensor in files:
         if name in seeing or not seeing:

@@ -63,6 +63,33 @@ def project(w: Weights, kind: str, features: torch.Tensor) -> torch.Tensor:
     return w.linear(gelu(w.linear(features, "model.mm_projector.0", bias=True)), "model.mm_projector.2", bias=True)
 
 
+def arranged(w: Weights, side: int, tiles: torch.Tensor, size: tuple[int, int], grid: tuple[int, int]) -> torch.Tensor:
+    """LLaVA-1.6: projected features ``[1 + tiles, n, H]`` of a picture of ``size`` (width, height) in a ``grid`` of
+    (columns, rows) -> the global view's, then those of the unpadded map, with ``image_newline`` at every row's end."""
+    columns, rows = grid[0] * side, grid[1] * side
+    whole = tiles[1:].view(grid[1], grid[0], side, side, -1).transpose(1, 2).reshape(rows, columns, -1)
+    if size[0] / size[1] > columns / rows:
+        padding = (rows - int(size[1] * (columns / size[0]))) // 2
+        whole = whole[padding : rows - padding]
+    else:
+        padding = (columns - int(size[0] * (rows / size[1]))) // 2
+        whole = whole[:, padding : columns - padding]
+    ends = w["model.image_newline"].expand(len(whole), 1, -1)
+    return torch.cat([tiles[0], torch.cat([whole, ends], 1).flatten(0, 1)])
+
+
+def best_points(size: tuple[int, int], points: list[list[int]]) -> list[int]:
+    """LLaVA-1.6: of pinpoints (width, height) the one that keeps most of a picture, and of those the least waste."""
+    best, kept, waste = points[0], -1, 0
+    for point in points:
+        scale = min(point[0] / size[0], point[1] / size[1])
+        keeps = min(int(size[0] * scale) * int(size[1] * scale), size[0] * size[1])
+        wastes = point[0] * point[1] - keeps
+        if keeps > kept or (keeps == kept and wastes < waste):
+            best, kept, waste = point, keeps, wastes
+    return best
+
+
 def splice(w: Weights, ids: list[int], image: torch.Tensor | None) -> torch.Tensor:
     """Embeddings ``[T, H]`` of ``ids``, in which -200 is replaced by the image's features."""
     table = w["model.embed_tokens.weight"]

@@ -15,6 +15,7 @@ from llavakit.convert.checkpoint import EMBEDDINGS, HEAD, Checkpoint, Stream
 from llavakit.convert.names import to_original
 from llavakit.convert.original import LANGUAGES
 from llavakit.model.checkpoint import llava_config
+from llavakit.model.encode import Codec
 from llavakit.model.shards import SHARD_BYTES, write_shards
 
 _KINDS = {language: kind for kind, (language, _) in LANGUAGES.items()}  # llama -> llava_llama, not the older llava
@@ -66,8 +67,24 @@ def original_config(checkpoint: Checkpoint, vision: str | None = None) -> dict[s
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,
-        "image_aspect_ratio": "pad" if checkpoint.codec.square.mode == "pad" else "square",
+        **_seeing(checkpoint.codec),
     }
+
+
+def _seeing(codec: Codec) -> dict[str, Any]:
+    size, mode = codec.square.size, codec.square.mode
+    if codec.grids:
+        if mode != "squash":
+            raise BadRequest(f"the original LLaVA squashes the global view of its tiles; this model's is {mode}")
+        points = [[columns * size, rows * size] for rows, columns in codec.grids]
+        return {
+            "image_aspect_ratio": "anyres",
+            "image_grid_pinpoints": points,
+            "mm_patch_merge_type": "spatial_unpad",
+        }
+    if mode == "squash":
+        raise BadRequest("the original LLaVA pads or crops a picture to a square; this model's is squashed")
+    return {"image_aspect_ratio": "pad" if mode == "pad" else "square"}
 
 
 def _tensors(checkpoint: Checkpoint, tower: bool) -> Stream:

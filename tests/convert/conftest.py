@@ -26,10 +26,4 @@ def vicuna(tmp_path_factory: pytest.TempPathFactory, pieces: bytes) -> Path:
 
 @pytest.fixture(scope="session")
 def llava(tmp_path_factory: pytest.TempPathFactory, pieces: bytes, clip: Path) -> Path:
-    """llava-v1.5 as it is published: ``.bin`` shards, the tower elsewhere."""
-    path = tmp_path_factory.mktemp("original") / "weights"
-    originals.write_config(path, originals.llava_config(clip))
-    originals.write_tokenizer(path, pieces)
-    state = originals.language_state(originals.text_config()) | originals.projector_state()
-    originals.write_bins(path, state)
-    return path
+    return originals.llava(tmp_path_factory.mktemp("original") / "weights", clip, pieces)

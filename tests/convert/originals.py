@@ -193,6 +193,22 @@ def write_config(path: Path, config: dict[str, Any]) -> None:
     (path / "config.json").write_text(json.dumps(config))
 
 
+def llava(path: Path, clip_path: Path, pieces: bytes, tiles: bool = False) -> Path:
+    """llava-v1.5 as it is published: ``.bin`` shards, the tower elsewhere. With ``tiles`` llava-v1.6: safetensors,
+    pinpoints of (width, height), a row end, a tuned tower."""
+    state = language_state(text_config()) | projector_state()
+    write_tokenizer(path, pieces)
+    if not tiles:
+        write_config(path, llava_config(clip_path))
+        write_bins(path, state)
+        return path
+    points = [[28, 56], [56, 28], [56, 56], [84, 28]]
+    merge = {"mm_patch_merge_type": "spatial_unpad", "unfreeze_mm_vision_tower": True}
+    write_config(path, llava_config(clip_path, image_aspect_ratio="anyres", image_grid_pinpoints=points, **merge))
+    write_safetensors(path, state | tower_state(clip_path) | {"model.image_newline": torch.linspace(-1, 1, WIDTH)})
+    return path
+
+
 def lora(path: Path, base: Path, clip_path: Path, rank: int = 4, alpha: int = 8) -> Path:
     """A LoRA directory of the original's ``finetune_lora.sh``: every linear layer of the language model."""
     generator = torch.Generator().manual_seed(5)

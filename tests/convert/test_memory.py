@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.convert import originals
 
 SHARD = 16 * 2**20
