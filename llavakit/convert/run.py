@@ -12,6 +12,7 @@ from llavakit.base.files import write_json, writing
 from llavakit.base.log import log, progress
 from llavakit.convert.certify import certify as certificate
 from llavakit.convert.checkpoint import Checkpoint, native
+from llavakit.convert.gguf import FileType, write_gguf
 from llavakit.convert.original import Original, original
 from llavakit.convert.to_original import write_original
 from llavakit.model.checkpoint import is_original, resolve, save_description
@@ -51,12 +52,14 @@ def convert(
     vision: str | None = None,
     template: str | None = None,
     certify: bool = False,
+    kind: FileType = "f16",
     shard_bytes: int = SHARD_BYTES,
 ) -> dict[str, Any] | None:
     """Converts a checkpoint into a new directory, whole or not at all, and returns its parity certificate.
 
     ``base``, ``vision``: where the parts are that the source does not hold. The certificate is made for models below
     :data:`CERTIFY_BELOW` bytes, for larger ones with ``certify``; it needs the model in memory in float32.
+    ``kind``: of the numbers in GGUF files.
     Raises :class:`BadRequest` when the target is there already, or something is missing or has no place.
     """
     target = Path(target)
@@ -76,6 +79,8 @@ def convert(
             write_original(shown, temporary, vision, shard_bytes)
             if not is_original(path):
                 result = _certificate(checkpoint, Original(temporary, None, vision), path, certify)
+        else:
+            write_gguf(shown, temporary, kind)
         if result:
             write_json(temporary / "parity.json", result)
     return result
