@@ -59,7 +59,8 @@ def clip(path: Path, seed: int = 1) -> Path:
 
     torch.manual_seed(seed)
     vision = {**VISION, "image_size": 28, "patch_size": 7}
-    model = CLIPModel(CLIPConfig(vision_config=vision, text_config={**VISION, "vocab_size": 99}, projection_dim=16))
+    text = {**VISION, "vocab_size": 99, "bos_token_id": 0, "eos_token_id": 1}
+    model = CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
     path.mkdir(parents=True)
     model.config.save_pretrained(path)
     names = {k: v.contiguous() for k, v in model.state_dict().items()}

@@ -11,8 +11,8 @@ import pytest
 
 from tests.convert import originals
 
-SHARD = 16 * 2**20
-LAYERS = 24
+SHARD = 8 * 2**20
+LAYERS = 14
 
 MEASURE = """
 import json, sys, threading
@@ -39,8 +39,7 @@ print(json.dumps([there, memory("VmHWM") - before]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads the kernel's account of peak memory")
-@pytest.mark.parametrize("form", ["bin", "safetensors"])
-def test_peak_memory_is_about_one_shard(tmp_path: Path, llava: Path, clip: Path, pieces: bytes, form: str) -> None:
+def test_peak_memory_is_about_one_shard(tmp_path: Path, llava: Path, clip: Path, pieces: bytes) -> None:
     source = tmp_path / "large"
     config = originals.llava_config(clip) | originals.text_config(depth=LAYERS, width=512)
     originals.write_config(source, config | {"model_type": "llava_llama"})
@@ -49,15 +48,13 @@ def test_peak_memory_is_about_one_shard(tmp_path: Path, llava: Path, clip: Path,
     state |= originals.projector_state(width=512)
     total = sum(tensor.numel() * 4 for tensor in state.values())
     shards = round(total / SHARD)
-    assert shards >= 12
-    if form == "bin":
-        originals.write_bins(source, state, shards)
-    else:
-        originals.write_safetensors(source, state, shards)
+    assert shards >= 12, "or the bound below says nothing"
+    originals.write_bins(source, state, shards)
     del state
     command = [sys.executable, "-c", MEASURE, str(llava), str(source), str(tmp_path / "native"), str(SHARD)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     there, both = json.loads(done.stdout.splitlines()[-1])
     assert len(list((tmp_path / "native").glob("*.safetensors"))) >= 12
+    print(f"{there / SHARD:.2f} and {both / SHARD:.2f} shards of {shards}")
     assert both < 3.5 * SHARD, f"{both / SHARD:.1f} shards of {shards} were in memory ({there / SHARD:.1f} there)"
