@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=["hf", "original", "gguf"], default="hf", help="default: %(default)s")
     parser.add_argument("--base", help="language model of a LoRA or of a connector alone: a directory or hub id")
     parser.add_argument("--vision", help="the vision tower, where it is not the one that the source names")
-    parser.add_argument("--template", help="chat template of an original checkpoint (default: its family's)")
+    parser.add_argument("--template", help="name of a chat template, in place of the source's own, or its family's")
     parser.add_argument(
         "--type", choices=["f32", "f16", "bf16", "q8_0"], default="f16", help="of GGUF files (default: %(default)s)"
     )

@@ -11,6 +11,7 @@ import torch
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json
+from llavakit.chat.template import get_template
 from llavakit.convert.tensors import TensorFiles
 from llavakit.model.checkpoint import load_description, native_state, plain_name, resolve, tensor_files
 from llavakit.model.encode import Codec
@@ -83,15 +84,20 @@ def resized(table: torch.Tensor, keep: int, size: int) -> torch.Tensor:
     return torch.cat([kept, mean.expand(size - len(kept), -1)])
 
 
-def native(path: str | Path) -> Checkpoint:
-    """A native directory, ours or anybody's. Raises :class:`BadRequest` naming the file that it lacks."""
+def native(path: str | Path, template: str | None = None) -> Checkpoint:
+    """A native directory, ours or anybody's. ``template``: name of a chat template, in place of its own.
+
+    Raises :class:`BadRequest` naming the file that it lacks.
+    """
     from llavakit.chat.conversation import IMAGE
     from llavakit.model.build import PAD
 
     path = resolve(path)
     config = read_json(path / "config.json")
     name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    model, codec = load_description(path, getattr(torch, str(name)), "meta")
+    model, codec = load_description(
+        path, getattr(torch, str(name)), "meta", get_template(template) if template else None
+    )
     card = read_json(path / "llavakit.json") if (path / "llavakit.json").is_file() else {}
     size = len(codec.tokenizer)
     if model.language_model.config.vocab_size != size:  # transformers' own conversions round it up

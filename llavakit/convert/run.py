@@ -30,9 +30,9 @@ def read(
     path = resolve(source)
     if is_original(path):
         return original(path, base, vision, template)
-    if base or template:
-        raise BadRequest(f"--base and --template are for originals; {path} is a native checkpoint and holds both")
-    return native(path)
+    if base:
+        raise BadRequest(f"--base is for originals that are a part; {path} is a whole native checkpoint")
+    return native(path, template)
 
 
 def write_native(checkpoint: Checkpoint, directory: Path, shard_bytes: int = SHARD_BYTES) -> None:

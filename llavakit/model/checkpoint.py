@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
 from llavakit.base.log import log
-from llavakit.chat.template import JinjaTemplate
+from llavakit.chat.template import JinjaTemplate, Template
 from llavakit.model.connector import Connector, ConnectorKind
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
@@ -63,8 +63,11 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
     return model.eval(), codec
 
 
-def load_description(path: Path, dtype: torch.dtype, device: str) -> tuple[Llava, Codec]:
-    """All of a native directory but the tensors: on the meta device the model takes no memory.
+def load_description(
+    path: Path, dtype: torch.dtype, device: str, template: Template | None = None
+) -> tuple[Llava, Codec]:
+    """All of a native directory but the tensors: on the meta device the model takes no memory. ``template`` takes the
+    place of its chat template.
 
     Raises :class:`BadRequest` naming the file that it lacks.
     """
@@ -74,8 +77,9 @@ def load_description(path: Path, dtype: torch.dtype, device: str) -> tuple[Llava
         raise BadRequest(
             f"{path} is a checkpoint of the original LLaVA; make it a native one: llavakit convert {path} NEW_DIRECTORY"
         )
+    others = {"preprocessor_config.json": (path / "processor_config.json").is_file(), "chat_template.jinja": template}
     for name in FILES:
-        if not (path / name).is_file():
+        if not (path / name).is_file() and not others.get(name):
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
     config = AutoConfig.from_pretrained(path)
     if config.model_type not in ("llava", "llava_next"):
@@ -93,9 +97,9 @@ def load_description(path: Path, dtype: torch.dtype, device: str) -> tuple[Llava
     if grids is not None:
         model.add_newline()
     tokenizer = AutoTokenizer.from_pretrained(path)
-    template = JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
+    spoken = template or JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
-    return model, Codec(tokenizer, template, square, tower.tokens, limit, grids)
+    return model, Codec(tokenizer, spoken, square, tower.tokens, limit, grids)
 
 
 def _check_tiles(model: Llava, codec: Codec) -> None:

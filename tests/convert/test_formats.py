@@ -248,3 +248,27 @@ def test_a_converted_model_answers(tmp_path: Path, llava: Path) -> None:
     convert(llava, tmp_path / "native")
     picture = Image.new("RGB", (50, 30), (200, 30, 30))
     assert load(tmp_path / "native").ask(picture, "What is it?", Decoding(max_new_tokens=4))
+
+
+def test_what_transformers_saves_becomes_a_native_one(checkpoint: Path, tmp_path: Path) -> None:
+    """New tensor names, one processor file, a vocabulary rounded up, a template for lists of parts alone."""
+    from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+    theirs = LlavaForConditionalGeneration.from_pretrained(checkpoint)
+    theirs.resize_token_embeddings(pad_to_multiple_of=64, mean_resizing=False)
+    theirs.save_pretrained(tmp_path / "theirs")
+    AutoProcessor.from_pretrained(checkpoint).save_pretrained(tmp_path / "theirs")
+    parts = "{% for m in messages %}USER: {% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endfor %}"
+    (tmp_path / "theirs" / "chat_template.jinja").write_text(parts)
+    assert not (tmp_path / "theirs" / "preprocessor_config.json").exists()
+
+    from llavakit import load
+    from llavakit.engine.sample import Decoding
+
+    asked = (None, "What is it?", Decoding(max_new_tokens=4))
+    with pytest.raises(BadRequest, match=r"takes lists of parts alone and drops plain text.* --template NAME"):
+        load(tmp_path / "theirs").ask(*asked)
+    convert(tmp_path / "theirs", tmp_path / "native", template="vicuna_v1")
+    before, after = (load_file(path / "model.safetensors") for path in (checkpoint, tmp_path / "native"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert load(tmp_path / "native").ask(*asked) == load(checkpoint).ask(*asked)
