@@ -241,13 +241,24 @@ def test_an_original_directory_is_told_apart_when_it_is_asked(llava: Path) -> No
         checkpoints.load(llava)
 
 
-def test_a_converted_model_answers(tmp_path: Path, llava: Path) -> None:
+def test_a_converted_model_reads_as_transformers_does(tmp_path: Path, llava: Path) -> None:
+    from transformers import AutoProcessor
+
     from llavakit import load
+    from llavakit.chat.conversation import ImageRef, question
     from llavakit.engine.sample import Decoding
+    from llavakit.model.encode import encode
 
     convert(llava, tmp_path / "native")
+    assistant = load(tmp_path / "native")
     picture = Image.new("RGB", (50, 30), (200, 30, 30))
-    assert load(tmp_path / "native").ask(picture, "What is it?", Decoding(max_new_tokens=4))
+    assert assistant.ask(picture, "What is it?", Decoding(max_new_tokens=4))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "What is it?"}]
+    theirs = AutoProcessor.from_pretrained(tmp_path / "native").apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+    )
+    ours = encode(question("What is it?", ImageRef(picture)), assistant.engine.codec, prompt=True)
+    assert theirs["input_ids"][0] == ours.ids.tolist() and ours.ids.tolist().count(1) == 1
 
 
 def test_what_transformers_saves_becomes_a_native_one(checkpoint: Path, tmp_path: Path) -> None:
