@@ -60,6 +60,11 @@ def _render(c: Conversation, t: Template, bos: str, eos: str, prompt: bool) -> R
 
 
 def _render_jinja(c: Conversation, source: str, bos: str, eos: str, prompt: bool) -> Rendered:
+    if _drops_text(source):
+        raise BadRequest(
+            "this checkpoint's chat template takes lists of parts alone and drops plain text; give the checkpoint a "
+            "built-in one: llavakit convert CHECKPOINT NEW_DIRECTORY --template NAME"
+        )
     messages = [{"role": turn.role, "content": turn.text} for turn in c.turns]
     if c.system is not None:
         messages.insert(0, {"role": "system", "content": c.system})
@@ -84,6 +89,21 @@ def _render_jinja(c: Conversation, source: str, bos: str, eos: str, prompt: bool
             end = len(after.rstrip()) if after.endswith("\n") else len(after)
             spans.append((len(before), end))
     return Rendered(whole, tuple(spans))
+
+
+@functools.lru_cache(maxsize=16)
+def _drops_text(source: str) -> bool:
+    """Whether a template prints what is said in parts, as many of published checkpoints do, and nothing of a string."""
+    import jinja2
+
+    def prints(content: Any) -> bool:
+        messages = [{"role": "user", "content": content}]
+        try:
+            return "probe" in _compile(source).render(messages=messages, bos_token="", eos_token="")
+        except (jinja2.TemplateError, BadRequest):
+            return False
+
+    return not prints("probe") and prints([{"type": "text", "text": "probe"}])
 
 
 @functools.lru_cache(maxsize=16)

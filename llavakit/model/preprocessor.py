@@ -50,6 +50,8 @@ def preprocessor_config(square: Square, grids: tuple[Grid, ...] | None = None) -
 def load_square(path: Path) -> Square:
     """How the checkpoint in ``path`` sees one square: the whole picture, or the global view of tiles."""
     file = path / "preprocessor_config.json"
+    if not file.is_file():  # transformers 5 writes one file for the whole processor
+        file = path / "processor_config.json"
     config = read_json(file)
     config = config.get("image_processor", config)
     try:
