@@ -227,4 +227,12 @@ def text_of(question: Question) -> str:
 def mean(values: Iterable[float]) -> float:
     """The mean, 0 of nothing. Summed in order, so the same answers give the same last bit."""
     values = list(values)
-    return sum(values) / len(values) if values else 0.0
+    return added(values) / len(values) if values else 0.0
+
+
+def added(values: Iterable[float]) -> float:
+    """The sum, one by one: from Python 3.12 on ``sum`` corrects its rounding, and gives other last bits."""
+    total = 0.0
+    for value in values:
+        total += value
+    return total

@@ -165,7 +165,7 @@ def test_an_unknown_protocol_suggests_the_nearest() -> None:
 
 def test_a_record_of_another_format_is_no_traceback(put: Put, tmp_path: Path) -> None:
     put("testdev_balanced_questions.json", {"20": {"q": "What?"}})
-    with pytest.raises(BadRequest, match="has no 'question'"):
+    with pytest.raises(BadRequest, match="has no 'imageId'"):
         Gqa().load(tmp_path)
     with pytest.raises(BadRequest, match="no file or folder"):
         Gqa().load(tmp_path / "nowhere")

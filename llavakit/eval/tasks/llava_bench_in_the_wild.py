@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
@@ -48,7 +48,8 @@ class LlavaBench(JudgedBenchmark):
 
     def check(self, record: Any, number: int) -> Mapping[str, Any]:
         """A line of the reviews."""
-        if not isinstance(record, Mapping) or "question_id" not in record or not {"tuple", "score"} & record.keys():
+        sound = isinstance(record, Mapping) and "question_id" in record
+        if not sound or not {"tuple", "score"} & set(record):
             raise BadRequest(
                 f"review {number} must be a mapping with a question_id and a tuple, got {str(record)[:100]}; "
                 f"{self.name} is scored on a judge's reviews, not on answers"
@@ -74,12 +75,14 @@ class LlavaBench(JudgedBenchmark):
         """As ``summarize_gpt_review.py`` prints it: every line counts, malformed ones as -1, rounded twice."""
         kinds: dict[str, list[Sequence[float]]] = {}
         for _, record in found:
-            if "category" in record:
-                kinds.setdefault(record["category"], []).append(record["tuple"])
-            kinds.setdefault("all", []).append(record["tuple"] if "tuple" in record else record["score"])
+            pair = record.get("tuple") if "category" in record else record.get("tuple", record.get("score"))
+            if not _two_numbers(pair):
+                raise OfficialStops(f"a review of question {record['question_id']} without two numbers")
+            for kind in ("all", *([record["category"]] if "category" in record else [])):
+                kinds.setdefault(kind, []).append(pair)
         metrics: dict[str, float] = {}
         for kind, pairs in sorted(kinds.items()):
-            reference, own = (round(sum(pair[i] for pair in pairs) / len(pairs), 3) for i in (0, 1))
+            reference, own = (round(mean(pair[i] for pair in pairs), 3) for i in (0, 1))
             if not reference:
                 raise OfficialStops(f"the reference's mean score is 0 in {kind}")
             metrics |= {kind: round(own / reference * 100, 1)}
@@ -141,11 +144,15 @@ class LlavaBench(JudgedBenchmark):
 def _sound(record: Mapping[str, Any]) -> tuple[float, float] | None:
     """The two scores of a review, None where they are not two numbers from 1 to 10 or not what its text says."""
     pair = record.get("tuple", record.get("score"))
-    if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(x, int | float) for x in pair):
+    if not _two_numbers(pair):
         return None
     said = pair_of_scores(record["content"]) if isinstance(record.get("content"), str) else (pair[0], pair[1])
     sound = all(0 < x <= 10 for x in pair) and said == (pair[0], pair[1])
     return (float(pair[0]), float(pair[1])) if sound else None
+
+
+def _two_numbers(pair: Any) -> TypeGuard[Sequence[float]]:
+    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, int | float) for x in pair)
 
 
 BENCHMARK = LlavaBench()

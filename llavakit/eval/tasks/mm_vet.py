@@ -10,7 +10,7 @@ from typing import Any
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, mean, no_strangers
+from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, added, mean, no_strangers
 from llavakit.eval.judge import JudgedBenchmark, Request, grade
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
 
@@ -66,8 +66,7 @@ class MMVet(JudgedBenchmark):
 
     def check(self, record: Any, number: int) -> Mapping[str, Any]:
         """One question's grades, a list of runs."""
-        sound = isinstance(record, Mapping) and isinstance(record.get("score"), list)
-        if not sound or not all(isinstance(score, int | float) for score in record["score"]):
+        if not isinstance(record, Mapping) or not isinstance(record.get("score"), list):
             raise BadRequest(
                 f"grade {number} must be a mapping with a list of scores, got {str(record)[:100]}; {self.name} is "
                 "scored on a judge's grades, not on answers"
@@ -86,12 +85,13 @@ class MMVet(JudgedBenchmark):
         """As ``mm-vet_evaluator.py`` exports it: unreadable and missing grades count 0; rounded to a decimal."""
         no_strangers(found)
         runs = max((len(record["score"]) for _, record in found), default=0)
-        if not runs or any(len(record["score"]) < runs for _, record in found):
+        numbers = all(isinstance(score, int | float) for _, record in found for score in record["score"])
+        if not runs or not numbers or any(len(record["score"]) < runs for _, record in found):
             raise OfficialStops("not every question was graded in every run")
         each = []
         for run in range(runs):
             each.append({str(record["question_id"]): float(record["score"][run]) for _, record in found})
-        totals = [sum(scores.values()) / len(questions) * 100 for scores in each]
+        totals = [added(scores.values()) / len(questions) * 100 for scores in each]
         shares = [_by_capability(questions, scores) for scores in each]
         metrics = {name: _tenth(mean(share[name] for share in shares)) for name in shares[0]}
         middle = mean(totals)
@@ -132,7 +132,7 @@ def _official_id(id: Any) -> str:
 def _grades(record: Mapping[str, Any]) -> list[float | None]:
     contents = record.get("content") or []
     read = [grade(content) if isinstance(content, str) else None for content in contents]
-    return read or [score if 0.0 <= score <= 1.0 else None for score in record["score"]]
+    return read or [score if isinstance(score, int | float) and 0 <= score <= 1 else None for score in record["score"]]
 
 
 def _by_capability(questions: Sequence[Question], scores: Mapping[str, float]) -> dict[str, float]:
@@ -143,7 +143,7 @@ def _by_capability(questions: Sequence[Question], scores: Mapping[str, float]) -
         whole = "+".join(capabilities) if len(capabilities) != 1 else f"{capabilities[0]} only"
         for name in [*capabilities, *([whole] if whole else [])]:
             groups.setdefault(name, []).append(scores.get(q.id, 0.0))
-    return {name: 100.0 * mean(own) for name, own in sorted(groups.items())}
+    return {name: added(own) / len(own) * 100 for name, own in sorted(groups.items())}
 
 
 def _merged(records: Sequence[Any]) -> list[dict[str, Any]]:
