@@ -96,6 +96,9 @@ class Benchmark(ABC):
     its prompt, parsing and metric, honestly counted: every question counts once, a missing answer is wrong, and of
     several answers to one question the last counts. ``standard``: there is no official code; counted as ``strict``."""
 
+    judged: ClassVar[bool] = False
+    """Whether a judge's reviews are scored, and not the answers themselves."""
+
     def __post_init__(self) -> None:
         if not self.protocol:
             object.__setattr__(self, "protocol", self.protocols[0])

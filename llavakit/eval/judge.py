@@ -16,7 +16,7 @@ from typing import Any
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import progress
 from llavakit.chat.conversation import Conversation
-from llavakit.eval.benchmark import Benchmark, Judged, Question, Verdict
+from llavakit.eval.benchmark import Benchmark, Question, Verdict
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ Judge = Callable[[Iterable[Request]], Iterator[str | None]]
 class JudgedBenchmark(Benchmark):
     """A benchmark whose answers file is what a judge's run left; it may be scored without its question file."""
 
+    judged = True
     question_file: str
     temperature: float
     max_new_tokens: int
@@ -49,9 +50,6 @@ class JudgedBenchmark(Benchmark):
     def judge(self, question: Question, answer: str) -> Verdict:
         """Nothing yet: the answers of a model wait for :meth:`requests`."""
         return Verdict(0.0, answer)
-
-    def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
-        return 0.0, {"not judged yet (count)": float(len(judged))}
 
     def requests(self, data: Path, answers: Sequence[dict[str, Any]]) -> list[Request]:
         """What the judge is asked about a model's answers."""

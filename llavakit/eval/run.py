@@ -58,12 +58,17 @@ def evaluate(
             log.append(done[question.id])
     # In the official order: official codes that pair answers with labels by position then read our file right.
     records = [done[question.id] for question in questions]
-    result = score(benchmark, questions, records)
+    result = _unjudged(benchmark, questions) if benchmark.judged else score(benchmark, questions, records)
     if log is not None:
         log.records = records
         log.truncate(len(records))
         write_json(log.path.with_name("result.json"), result.plain())
     return result
+
+
+def _unjudged(benchmark: Benchmark, questions: Sequence[Question]) -> Result:
+    waiting = {"not judged yet (count)": float(len(questions))}
+    return Result(benchmark.name, benchmark.protocol, 0.0, benchmark.unit, waiting, len(questions))
 
 
 def score(benchmark: Benchmark, questions: Sequence[Question], answers: Iterable[Mapping[str, Any]]) -> Result:

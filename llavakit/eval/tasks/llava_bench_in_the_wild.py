@@ -49,7 +49,7 @@ class LlavaBench(JudgedBenchmark):
     def check(self, record: Any, number: int) -> Mapping[str, Any]:
         """A line of the reviews."""
         sound = isinstance(record, Mapping) and "question_id" in record
-        if not sound or not {"tuple", "score"} & set(record):
+        if not sound or not ("tuple" in record or isinstance(record.get("score"), list)):
             raise BadRequest(
                 f"review {number} must be a mapping with a question_id and a tuple, got {str(record)[:100]}; "
                 f"{self.name} is scored on a judge's reviews, not on answers"
