@@ -17,15 +17,17 @@ from llavakit.eval.prompts import LETTER
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
 
 _OPTIONS = OPTIONS[:5]
+_EXPLAIN = 'Explain your reasons briefly and end with "The answer is X." where X is the letter of the right option.'
 _SUBJECTS = {"natural science": "NAT", "social science": "SOC", "language science": "LAN"}
 
 
 class ScienceQA(Benchmark):
-    """``qcm_lea``: asked as LLaVA (2023) was fine-tuned: question, context, options; it explains, then answers."""
+    """``qcm_lea``: asked as LLaVA (2023) was fine-tuned: question, context, options; it explains, then answers.
+    ``text_only``: the same of a model that sees no picture and is told how to answer."""
 
     name = "scienceqa"
     unit = "percent"
-    protocols = ("official", "strict", "qcm_lea")
+    protocols = ("official", "strict", "qcm_lea", "text_only")
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "pid_splits.json"):
@@ -58,13 +60,16 @@ class ScienceQA(Benchmark):
 
     @property
     def _explains(self) -> bool:
-        return self.protocol == "qcm_lea"
+        return self.protocol in ("qcm_lea", "text_only")
 
     def _prompt(self, problem: Mapping[str, Any]) -> str:
         return qcm(problem) if self._explains else cqm(problem)
 
     def _question(self, id: str, problem: Mapping[str, Any], text: str, pictures: list[Any]) -> Question:
-        text = text if self._explains else f"{text}\n{LETTER}"
+        if self.protocol == "text_only":
+            text, pictures = f"{text}\n{_EXPLAIN}", []
+        elif not self._explains:
+            text = f"{text}\n{LETTER}"
         truth = {"answer": OPTIONS[problem["answer"]], "choices": len(problem["choices"]), "kinds": _kinds(problem)}
         conversation = question(text, *pictures, id=id, source=self.name)
         return Question(id, conversation, truth, "img" if pictures else "text")
