@@ -163,5 +163,5 @@ def _estimated(shown: dict[str, object]) -> str:
         [name, f"{shown['prompt_tokens']:,}", f"{number:,}", f"{costs[name]:.2f}" if isinstance(costs, dict) else "-"]
         for name, number in answers.items()
     ]
-    told = f"{shown['questions']} questions to ask, {shown['answered']} cases closed; by estimate:"
-    return f"{told}\n\n{table(rows, ['answers', 'prompt tokens', 'answer tokens', 'cost'])}"
+    counts = f"{shown['questions']} to ask, {shown['answered']} answered, {shown['unusable']} unusable"
+    return f"{counts}; by estimate:\n\n{table(rows, ['answers', 'prompt tokens', 'answer tokens', 'cost'])}"

@@ -57,7 +57,8 @@ def _detail(scene: Scene, rng: np.random.Generator) -> str:
 
 def _reasoning(scene: Scene, rng: np.random.Generator) -> str:
     ((exchange,),) = reasoning(scene, rng, KNOWN_PAIRS)
-    there = f"The image shows {counted(len(scene.things), 'thing')}: {listed([called(thing, pair) for thing in scene.things])}."
+    shown = listed([called(thing, pair) for thing in scene.things])
+    there = f"The image shows {counted(len(scene.things), 'thing')}: {shown}."
     return f"Question: {exchange.text}\nAnswer: {there} {exchange.reply}"
 
 

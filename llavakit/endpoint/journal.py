@@ -78,8 +78,10 @@ class Journal:
                 self._write({"about": new})
 
     def close(self) -> None:
-        """Lets go of the file; again does nothing."""
+        """Lets go of the file, and leaves none that is empty; again does nothing."""
         if self._held >= 0:
+            if not os.fstat(self._held).st_size:
+                self.path.unlink(missing_ok=True)
             os.close(self._held)
             self._held = -1
 

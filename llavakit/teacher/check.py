@@ -12,7 +12,7 @@ Dialogue = Sequence[tuple[str, str]]
 """Questions and answers, in the order in which they are held."""
 
 ALIKE = 0.9  # of two questions' words, in order: above it they ask the same
-COPIED = 5  # words in a row of a caption that a question must not repeat
+COPIED = 4  # words in a row of a caption that a question must not repeat
 TOLD = 6  # different words of the captions that a question must not contain
 RESTATED = 0.75  # of an answer's words that may stand in its question
 
@@ -66,12 +66,14 @@ def no_repeats(dialogue: Dialogue) -> None:
 
 def no_leak(question: str, answer: str, context: Context) -> None:
     """The question neither copies what a caption says, nor describes the picture, nor holds its own answer."""
-    asked = question.lower().split()
+    asked = words(question)
     for caption in context.captions:
-        told = caption.lower().split()
+        told = words(caption)
         same = SequenceMatcher(None, asked, told, autojunk=False).find_longest_match()
         if same.size >= COPIED:
-            raise Rejected("leak", f"the question repeats a caption, {' '.join(asked[same.a :][: same.size])!r}")
+            raise Rejected(
+                "leak", f"the question repeats a caption ({' '.join(asked[same.a :][: same.size])}): {_short(question)}"
+            )
     shown = {word for caption in context.captions for word in words(caption)}
     told = [word for word in dict.fromkeys(words(question)) if word in shown]
     if len(told) >= TOLD:
@@ -131,6 +133,6 @@ _EMPTY = frozenset(
         r"\w+",
         """a an the this that these those is are was were be been being do does did has have had of in on at to for from
         by with and or as it its there here what who whose image picture photo photograph scene shown show seen see
-        visible depicted appear one can could you please tell me describe any some""",
+        visible depicted appear one can could you please tell me describe any some while""",
     )
 )

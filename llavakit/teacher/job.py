@@ -70,7 +70,7 @@ class Job:
     @property
     def about(self) -> dict[str, Any]:
         """What shapes every question: under another of these, answers in a journal would be to other questions."""
-        return {**dict(self.body), **{f"prompt of {kind.name}": kind.prompt_hash for kind in self.kinds}}
+        return {**DEFAULTS, **self.body, **{f"prompt of {kind.name}": kind.prompt_hash for kind in self.kinds}}
 
     def cases(self, journal: Journal) -> Iterator[Case]:
         """Every case as it stands, kind by kind, in the order of the pictures."""

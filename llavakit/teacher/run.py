@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from llavakit.base.files import write_json, writing
-from llavakit.base.log import progress, table
+from llavakit.base.log import log, progress, table
 from llavakit.endpoint.client import Client
 from llavakit.endpoint.journal import Journal
 from llavakit.endpoint.meter import Meter, OverBudget, Prices
@@ -59,6 +59,8 @@ def ask(job: Job, client: Client) -> Outcome:
             requests = job.requests(client.journal, outcome.failures)
             for result in progress(client.answers(requests), total=number, desc=desc, unit="answer"):
                 if isinstance(result, Failure):
+                    if all(result.reason != failure.reason for failure in outcome.failures.values()):
+                        log.warning("no answer: %s", result.reason)
                     outcome.failures[result.key] = result
     except OverBudget as error:
         outcome.stopped = str(error)
@@ -110,17 +112,22 @@ def finish(job: Job, journal: Journal, meter: Meter, out: Path, outcome: Outcome
 def estimate(job: Job, journal: Journal, prices: Prices | None) -> dict[str, Any]:
     """What asking the rest would take, by estimate: ``typical``, and ``most`` when every answer is as long as allowed.
     Answers that have to be asked for again come on top."""
-    prompt = typical = most = number = 0
+    prompt = typical = most = number = unusable = 0
     for case in progress(job.cases(journal), total=len(job), desc="estimating", unit="case"):
         if case.request is not None:
             number += 1
             prompt += case.request.prompt_tokens
             typical += min(case.kind.typical, case.request.most_tokens or case.kind.typical)
             most += case.request.most_tokens
+        elif not case.replies:
+            unusable += 1
+            if unusable == 1:
+                log.warning("%s", case.rejected[-1])
     answers = {"typical": typical, "most": most}
     return {
         "questions": number,
-        "answered": len(job) - number,
+        "answered": len(job) - number - unusable,
+        "unusable": unusable,
         "prompt_tokens": prompt,
         "answer_tokens": answers,
         "cost": {name: prices.of(Usage(prompt, n)) for name, n in answers.items()} if prices else None,

@@ -20,7 +20,7 @@ _THING = re.compile(
     rf"(?:at|on|in) the ({'|'.join(sorted(PLACES, key=len, reverse=True))})\b"
 )
 _PRINTED = re.compile(
-    rf"\bthe (?:word ([A-Z]+)|number (\d+)) (?:at|on|in) the ({'|'.join(sorted(PLACES, key=len, reverse=True))})\b"
+    rf"\b[Tt]he (?:word ([A-Z]+)|number (\d+)) (?:at|on|in) the ({'|'.join(sorted(PLACES, key=len, reverse=True))})\b"
 )
 _BACKGROUND = re.compile(rf"\bbackground is ({'|'.join(TONES)}) and ({'|'.join(TEXTURES)})\b", re.IGNORECASE)
 

@@ -63,7 +63,7 @@ spot, and such vests usually have a handle by which the animal can be lifted bac
     ),
 )
 
-_MARK = re.compile(r"^\W*(question|answer)\W*:\W*(?=\S)", re.IGNORECASE | re.MULTILINE)
+_MARK = re.compile(r"^[\W\d]*(question|answer)\W*:\W*(?=\S)", re.IGNORECASE | re.MULTILINE)
 
 
 class Conversation(Kind):
