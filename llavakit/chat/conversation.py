@@ -15,7 +15,8 @@ Role = Literal["user", "assistant"]
 
 @dataclass(frozen=True)
 class ImageRef:
-    """A picture that has not been opened: a path, encoded bytes, or an image already in memory (``PIL.Image``)."""
+    """A picture that has not been opened: a path, encoded bytes, a function that gives them when they are needed, or an
+    image already in memory (``PIL.Image``)."""
 
     source: Path | bytes | Any
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llavakit.base.errors import BadRequest, nearest
+from llavakit.base.files import read_jsonl
 from llavakit.chat.conversation import IMAGE, Conversation
 
 Answer = Callable[[Iterable[Conversation]], Iterator[str]]
@@ -27,13 +28,41 @@ class Question:
 
 @dataclass(frozen=True)
 class Verdict:
-    """``score`` in 0..1. ``parsed`` is what was understood; empty means that nothing was."""
+    """``score`` in 0..1. ``parsed`` is what was understood; empty means that nothing was. ``odd`` where the rule gave
+    a meaning to an answer that has none (POPE takes "maybe" for yes)."""
 
     score: float
     parsed: str
+    odd: bool = False
 
 
 Judged = Sequence[tuple[Question, Verdict]]
+
+Record = Mapping[str, Any]
+"""One line of an answers file."""
+
+Found = Sequence[tuple[Question | None, Record]]
+"""An answers file in its own order, each record with the question that it answers; None for a stranger."""
+
+Latest = Mapping[str, Record]
+"""The answer that counts for each question id: of several, the last."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What one way of counting gives: the headline in the benchmark's unit and further metrics."""
+
+    score: float
+    metrics: dict[str, float]
+    unparsed: int = 0
+
+
+STOPS = "official_stops"
+"""Metric: 1 where the official code ends with an error on these answers."""
+
+
+class OfficialStops(Exception):
+    """The official code ends with an error on such answers; the message says at what."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +91,10 @@ class Benchmark(ABC):
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    protocols: ClassVar[tuple[str, ...]] = ("standard",)
-    """The first is the default. ``standard``: the official prompt, parsing and metric; a missing answer is wrong,
-    and of two answers to one question the last counts."""
+    protocols: ClassVar[tuple[str, ...]] = ("official", "strict")
+    """The first is the default. ``official``: the number that the official code gives, faults included. ``strict``:
+    its prompt, parsing and metric, honestly counted: every question counts once, a missing answer is wrong, and of
+    several answers to one question the last counts. ``standard``: there is no official code; counted as ``strict``."""
 
     def __post_init__(self) -> None:
         if not self.protocol:
@@ -94,6 +124,25 @@ class Benchmark(ABC):
             seen.add(question.id)
         return questions
 
+    def annotations(self, data: str | Path, records: Sequence[Any]) -> list[Question]:
+        """The questions that the ``records`` of an answers file are scored on. Raises :class:`BadRequest` where they
+        have no answers to score against, as a server's test split."""
+        questions = self.load(data)
+        if not any(map(self.has_truth, questions)):
+            raise BadRequest(
+                f"{self.name}: the split in {data} has no answers to score against; put one there that has, or write "
+                "the file for the benchmark's server"
+            )
+        return questions
+
+    def has_truth(self, question: Question) -> bool:
+        """Whether the right answer to a question is known."""
+        return True
+
+    def answers(self, path: str | Path) -> list[Any]:
+        """The records of an answers file."""
+        return read_jsonl(path)
+
     @abstractmethod
     def read(self, data: Path, images: Path | None) -> list[Question]:
         """The questions, in the official order."""
@@ -101,6 +150,18 @@ class Benchmark(ABC):
     @abstractmethod
     def judge(self, question: Question, answer: str) -> Verdict:
         """The verdict on one answer."""
+
+    def strict(self, questions: Sequence[Question], latest: Latest) -> Counted:
+        """The honest count."""
+        verdicts = {q.id: self.judge(q, latest[q.id]["text"]) for q in questions if q.id in latest}
+        score, metrics = self.summarize([(q, verdicts.get(q.id, Verdict(0.0, ""))) for q in questions])
+        return Counted(score, metrics, sum(v.odd or not v.parsed for v in verdicts.values()))
+
+    def official(self, questions: Sequence[Question], found: Found) -> Counted | None:
+        """What the official code gives on the same answers, None where that is the honest count.
+
+        Raises :class:`OfficialStops` where it gives nothing."""
+        return None
 
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
         """Headline score in ``unit`` and further metrics. Here: the mean score, and by group where there are some."""
@@ -111,6 +172,15 @@ class Benchmark(ABC):
             if question.group:
                 groups.setdefault(question.group, []).append(verdict.score)
         return headline, {group: scale * mean(scores) for group, scores in sorted(groups.items())}
+
+    def submission(self, data: Path, latest: Latest) -> bytes:
+        """The file that the benchmark's server takes, of the answers by question id. Raises :class:`BadRequest` for a
+        benchmark without one."""
+        raise BadRequest(f"{self.name} has no server to submit to; score it")
+
+    def check(self, record: Any, number: int) -> Record:
+        """The ``number``-th record, when it is one. Raises :class:`BadRequest` else."""
+        return checked(record, number)
 
     def record(self, question: Question) -> dict[str, Any]:
         """``question_id`` and ``prompt`` as LLaVA's answers file for this benchmark writes them."""
@@ -125,6 +195,28 @@ class Benchmark(ABC):
             return id if id in known else None
 
         return find
+
+
+def checked(record: Any, number: int) -> Record:
+    """A record of LLaVA's answers format. Raises :class:`BadRequest` when it has no id or no text."""
+    if not isinstance(record, Mapping) or "question_id" not in record or not isinstance(record.get("text"), str):
+        raise BadRequest(f"answer {number} must be a mapping with a question_id and a text, got {str(record)[:100]}")
+    return record
+
+
+def every(questions: Sequence[Question], found: Found) -> None:
+    """Raises :class:`OfficialStops` where a question has no answer."""
+    answered = {question.id for question, _ in found if question is not None}
+    missing = next((question.id for question in questions if question.id not in answered), None)
+    if missing is not None:
+        raise OfficialStops(f"question {missing!r} has no answer")
+
+
+def no_strangers(found: Found) -> None:
+    """Raises :class:`OfficialStops` where an answer belongs to no question."""
+    strange = next((record["question_id"] for question, record in found if question is None), None)
+    if strange is not None:
+        raise OfficialStops(f"the answer with question_id {strange!r} belongs to no question")
 
 
 def text_of(question: Question) -> str:

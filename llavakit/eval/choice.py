@@ -1,4 +1,4 @@
-"""The letter of a multiple-choice answer. Source: ``eval_science_qa.py`` of haotian-liu/LLaVA."""
+"""The letter of a multiple-choice answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import re
 from collections.abc import Sequence
 
 OPTIONS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+_STATED = re.compile("The answer is ([A-Z]).")
+
+
+def stated_letter(answer: str, options: str) -> str:
+    """As ``eval_science_qa.py`` of haotian-liu/LLaVA reads: the letter alone, "X. ...", or the only "The answer is X"
+    that any character but a line's end follows; else "". May be a letter beyond a question's own choices."""
+    if len(answer) == 1 and answer in options:
+        return answer
+    if answer[1:3] == ". " and answer[0] in options:
+        return answer[0]
+    stated: list[str] = _STATED.findall(answer)
+    return stated[0] if len(stated) == 1 else ""
 
 
 def letter(answer: str, options: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llavakit.base.log import table
-from llavakit.eval.benchmark import Result
+from llavakit.eval.benchmark import STOPS, Result
 
 _HEAD = ("benchmark", "protocol", "count", "score", "metrics", "doubts")
 _SHOWN = 6
@@ -27,11 +27,18 @@ def _row(result: Result) -> tuple[str, ...]:
     metrics = [f"{name} {value:.{digits}f}".removesuffix(".00") for name, value in result.metrics.items()]
     more = [f"{len(metrics) - _SHOWN} more"] if len(metrics) > _SHOWN else []
     doubts = {"missing": result.missing, "duplicates": result.duplicates, "unparsed": result.unparsed}
+    said = [f"{count} {name}" for name, count in doubts.items() if count]
+    for name in ("strict", "official"):
+        # Beyond the digits to which some official tools round.
+        if name in result.metrics and abs(result.metrics[name] - result.score) > 10.0 ** (1 - digits):
+            said.append(f"{name} count differs: {result.metrics[name]:.{digits}f}")
+    if STOPS in result.metrics:
+        said.append("the official code stops on these answers")
     return (
         result.benchmark,
         result.protocol,
         str(result.count),
         f"{result.score:.{digits}f} {result.unit}",
         ", ".join(metrics[:_SHOWN] + more),
-        ", ".join(f"{count} {name}" for name, count in doubts.items() if count) or "none",
+        ", ".join(said) or "none",
     )

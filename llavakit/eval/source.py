@@ -1,13 +1,23 @@
-"""Where a benchmark's files are: annotation files by their usual names, pictures by their usual folders."""
+"""Where a benchmark's files are: annotation files by their usual names, pictures by their usual folders; tables
+(TSV, Parquet) row by row."""
 
 from __future__ import annotations
 
+import base64
+import csv
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import ImageRef
+
+# What pandas, with which the official codes read their tables, takes for an empty cell.
+EMPTY = {
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
+    "NULL", "NaN", "None", "n/a", "nan", "null",
+}  # fmt: skip
 
 
 def find_all(data: Path, pattern: str) -> list[Path]:
@@ -49,3 +59,69 @@ def image_finder(near: Path, images: Path | None, folders: Sequence[str] = ()) -
         return ImageRef(next((path for path in candidates if path.is_file()), places[0] / name))
 
     return locate
+
+
+def tsv_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a tab-separated table with a head, quoted as pandas reads it; empty cells are ""."""
+    csv.field_size_limit(1 << 30)  # a picture stands in one cell
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise BadRequest(f"{path}, row {number}: not as many cells as the head has")
+    return [{key: "" if value in EMPTY else value for key, value in row.items()} for row in rows]
+
+
+def is_parquet(data: Path, *official: str) -> bool:
+    """Whether ``data`` holds a benchmark as Parquet (the copies on the Hugging Face hub) and none of its official
+    files."""
+    return not any(find_all(data, pattern) for pattern in official) and bool(find_all(data, "*.parquet"))
+
+
+def parquet_rows(
+    data: Path, pattern: str = "*.parquet", pictures: Sequence[str] = ("image",)
+) -> Iterator[dict[str, Any]]:
+    """The rows of all Parquet files of that name, in the order of the names.
+
+    Cells of ``pictures`` become :class:`ImageRef`, None where empty; none is read before it is opened. Of several
+    pictures in a cell (a video's frames) it is the middle one. Raises :class:`BadRequest` where pyarrow is missing.
+    """
+    for path in find_all(data, pattern):
+        file = _parquet(path)
+        schema = file.schema_arrow
+        shown = [name for name in pictures if name in schema.names]
+        light = [name for name in schema.names if name not in shown]
+        for name in shown:  # enough to see which cells are empty
+            light.append(
+                f"{name}.list.element.path" if hasattr(schema.field(name).type, "value_type") else f"{name}.path"
+            )
+        for group in range(file.num_row_groups):
+            for index, row in enumerate(file.read_row_group(group, columns=light).to_pylist()):
+                for name in shown:
+                    stored = functools.partial(_stored_picture, path, group, index, name)
+                    row[name] = ImageRef(stored) if row[name] else None
+                yield row
+
+
+def base64_picture(text: str) -> ImageRef:
+    """A picture that stands in a table's cell."""
+    return ImageRef(base64.b64decode(text))
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise BadRequest(f"{path} needs pyarrow to be read: pip install 'llavakit[eval]'") from None
+    return ParquetFile(path)
+
+
+def _stored_picture(path: Path, group: int, index: int, name: str) -> bytes:
+    cell = _column(path, group, name)[index]
+    return bytes((cell[len(cell) // 2] if isinstance(cell, list) else cell)["bytes"])
+
+
+@functools.lru_cache(maxsize=2)
+def _column(path: Path, group: int, name: str) -> list[Any]:
+    column: list[Any] = _parquet(path).read_row_group(group, columns=[name]).column(name).to_pylist()
+    return column

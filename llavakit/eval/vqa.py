@@ -1,6 +1,7 @@
 """VQA accuracy and its two answer normalisations, which differ.
 
-- :func:`vqa_accuracy`: the official VQA tool, ``vqaEval.py`` of GT-Vision-Lab/VQA.
+- :func:`vqa_accuracy`: the official VQA tool, ``vqaEval.py`` of GT-Vision-Lab/VQA; :func:`vizwiz_accuracy`: that of
+  VizWiz, derived from it.
 - :func:`m4c_accuracy`: TextVQA's metric as LLaVA computes it, ``m4c_evaluator.py`` of haotian-liu/LLaVA.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 # ^ marks where a missing apostrophe belongs: "ain^t" turns "aint" into "ain't". Words that the official table lists
 # with a capital can not match (all is lower-cased before) and are left out.
@@ -49,13 +50,22 @@ def normalize_m4c(text: str) -> str:
     return normalize(_one_line(text))
 
 
-def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """The official accuracy: the mean over ten annotators of min(1, matches among the other nine / 3)."""
+def vqa_accuracy(answer: str, answers: Sequence[str], records: Sequence[Hashable] = ()) -> float:
+    """The official accuracy: the mean over ten annotators of min(1, matches among the other nine / 3).
+
+    The official tool takes for "the other nine" those whose record differs: ``records`` is what an annotator's record
+    holds beside the answer, where equal ones shall fall together as they do there.
+    """
     answer, answers = _one_line(answer), [_one_line(a) for a in answers]
     # Where all annotators agree to the letter the official tool normalises nothing: then "Yes" is not "yes".
     if len(set(answers)) > 1:
         answer, answers = normalize(answer), [normalize(a) for a in answers]
-    return _leave_one_out(answer, answers)
+    return _leave_one_out(answer, answers, records or range(len(answers)))
+
+
+def vizwiz_accuracy(answer: str, answers: Sequence[str]) -> float:
+    """VizWiz's own tool: as the VQA tool, but the annotators' answers stay as they were typed."""
+    return _leave_one_out(normalize(_one_line(answer)), answers)
 
 
 def m4c_accuracy(answer: str, answers: Sequence[str]) -> float:
@@ -63,10 +73,11 @@ def m4c_accuracy(answer: str, answers: Sequence[str]) -> float:
     return _leave_one_out(normalize_m4c(answer), [normalize_m4c(a) for a in answers])
 
 
-def _leave_one_out(answer: str, answers: Sequence[str]) -> float:
-    matches = [a == answer for a in answers]
-    total = sum(matches)
-    return sum(min(1.0, (total - own) / 3) for own in matches) / len(answers)
+def _leave_one_out(answer: str, answers: Sequence[str], records: Sequence[Hashable] = ()) -> float:
+    matching = [record for a, record in zip(answers, records or range(len(answers)), strict=True) if a == answer]
+    scores = [len(matching)] * (len(answers) - len(matching))
+    scores += [sum(other != own for other in matching) for own in matching]
+    return sum(min(1.0, others / 3) for others in scores) / len(answers)
 
 
 def _strip_punctuation(text: str) -> str:

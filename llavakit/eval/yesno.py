@@ -1,14 +1,29 @@
-"""POPE's reading of a yes/no answer, and its metrics. Source: ``eval_pope.py`` of haotian-liu/LLaVA."""
+"""How POPE and MME read a yes/no answer, and POPE's metrics. Source: ``eval_pope.py`` of haotian-liu/LLaVA."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_SAID = re.compile(r"\b(yes|no|not)\b", re.IGNORECASE)
 
 
 def yes_or_no(answer: str) -> str:
     """ "no" where the first sentence holds the word No, no or not; else "yes", whatever was said."""
     words = answer.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def yes_no_or_other(answer: str) -> str:
+    """MME's reading (its ``calculation.py``): yes, or else no, within the first four characters, whatever the case;
+    else "other"."""
+    head = answer.lower()[:4]
+    return next((word for word in ("yes", "no") if word in head), "other")
+
+
+def says_neither(answer: str) -> bool:
+    """Whether no yes, no or not stands anywhere in the answer, whatever :func:`yes_or_no` makes of it."""
+    return _SAID.search(answer) is None
 
 
 def yes_no_metrics(pairs: Iterable[tuple[str, str]]) -> dict[str, float]:

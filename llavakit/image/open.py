@@ -15,12 +15,15 @@ MAX_PIXELS = 100_000_000
 
 
 def open_image(source: str | Path | bytes | Any, where: str = "", max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens a path, encoded bytes, or a ``PIL.Image`` as RGB, uint8, EXIF orientation applied.
+    """Opens a path, encoded bytes, a function that gives them, or a ``PIL.Image`` as RGB, uint8, EXIF orientation
+    applied.
 
     Palette, 16-bit, CMYK and alpha pictures become RGB (alpha is dropped, as transformers does); an animation gives
     its first frame. Raises :class:`BadRecord` for a missing, truncated or unreadable file and for more than
     ``max_pixels`` pixels.
     """
+    if callable(source):
+        source = source()
     name = source.filename if hasattr(source, "filename") and source.filename else source
     shown = f"image {name}" if isinstance(name, (str, Path)) else "image"
     place = f"{where}: {shown}" if where else shown

@@ -50,7 +50,7 @@ def test_questions_about_one_picture_are_asked_in_a_row(tmp_path: Path) -> None:
     model = Model()
     result = evaluate(BENCH, make(5, tmp_path), model)
     assert model.asked == ["0", "2", "4", "1", "3"]
-    assert (result.score, result.count, result.unit, result.protocol) == (100.0, 5, "percent", "standard")
+    assert (result.score, result.count, result.unit, result.protocol) == (100.0, 5, "percent", "official")
 
 
 def test_a_killed_run_goes_on_without_asking_twice(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_score_counts_missing_duplicate_and_foreign_answers() -> None:
     result = score(BENCH, make(4), answers)
     assert (result.count, result.missing, result.duplicates, result.unparsed) == (4, 1, 1, 1)
     assert result.score == 50.0
-    assert result.metrics == {"answers to no question (count)": 1.0}
+    assert result.metrics == {"answers to no question (count)": 1.0, "strict": 50.0, "official_stops": 1.0}
 
 
 def test_score_refuses_what_is_no_answers_file() -> None:
@@ -137,7 +137,7 @@ def test_every_task_is_found() -> None:
 def test_report() -> None:
     result = score(BENCH, make(2), [{"question_id": "0", "text": "0"}])
     head, _, row = text_table([result]).splitlines()
-    assert head.index("protocol") == row.index("standard")
+    assert head.index("protocol") == row.index("official")
     assert "50.00 percent" in row
-    assert row.endswith("1 missing")
-    assert markdown_table([result]).splitlines()[2] == "| gqa | standard | 2 | 50.00 percent |  | 1 missing |"
+    assert row.endswith("1 missing, the official code stops on these answers")
+    assert markdown_table([result]).splitlines()[2].startswith("| gqa | official | 2 | 50.00 percent | strict 50,")

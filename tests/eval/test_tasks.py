@@ -44,7 +44,7 @@ def test_vqav2(put: Put, tmp_path: Path) -> None:
     assert text_of(question) == f"<image>\nIs it?\n{SHORT}"
     assert picture(question) == tmp_path / "val2014/COCO_val2014_000000000007.jpg"
     result = score(VqaV2(), [question], [{"question_id": 7001, "text": "Yes"}])
-    assert (result.score, result.metrics) == (100.0, {"yes/no": 100.0})
+    assert (result.score, result.metrics) == (100.0, {"yes/no": 100.0, "strict": 100.0})
     assert VqaV2().record(question) == {"question_id": 7001, "prompt": f"Is it?\n{SHORT}"}
 
 
@@ -69,7 +69,7 @@ def test_gqa(put: Put, tmp_path: Path) -> None:
     assert picture(questions[0]) == tmp_path / "gqa/images/n1.jpg"
     answers = [{"question_id": "20", "text": "Left."}, {"question_id": "21", "text": "right"}]
     result = score(Gqa(), questions, answers)
-    assert (result.score, result.metrics) == (50.0, {"binary": 0.0, "open": 100.0})
+    assert (result.score, result.metrics) == (50.0, {"binary": 0.0, "open": 100.0, "strict": 50.0})
 
 
 def put_pope(put: Put, folder: str) -> None:
@@ -119,7 +119,7 @@ def test_scienceqa_builds_the_published_prompt(put: Put, tmp_path: Path) -> None
     assert text_of(two) == f"<image>\nContext: See here.\nWhich?\nA. x\nB. y\n{LETTER}"
     assert picture(two) == tmp_path / "images/test/2/image.png"
     result = score(ScienceQA(), [one, two], [{"question_id": "1", "text": "B"}, {"question_id": "2", "text": "?"}])
-    assert result.metrics == {"accuracy": 50.0, "img_accuracy": 0.0}
+    assert result.metrics == {"accuracy": 50.0, "img_accuracy": 0.0, "strict": 50.0}
     assert result.unparsed == 1
 
 
@@ -155,7 +155,7 @@ def test_textvqa_protocols(put: Put, tmp_path: Path) -> None:
     answers = [{"question_id": "ab", "prompt": texts[1], "text": "Clos"}, TextVQA().record(questions[0])]
     result = score(TextVQA(), questions, [answers[0], answers[1] | {"text": "Dakota."}])
     assert result.score == pytest.approx((0.3 + 1) / 2)
-    assert (result.protocol, result.missing) == ("ocr", 0)
+    assert (result.protocol, result.missing) == ("official", 0)
 
 
 def test_an_unknown_protocol_suggests_the_nearest() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from llavakit.base.files import read_json
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Benchmark, Question, Verdict
+from llavakit.eval.benchmark import Benchmark, Found, Question, Verdict, every
 from llavakit.eval.prompts import SHORT
 from llavakit.eval.source import find, image_finder
 
@@ -20,6 +21,8 @@ class Gqa(Benchmark):
         image = image_finder(path, images, ("images",))
         questions = []
         for id, item in read_json(path).items():
+            if not item.get("isBalanced", True):
+                continue  # the official scorer leaves these out
             structure = item.get("types", {}).get("structural", "")
             questions.append(
                 Question(
@@ -35,6 +38,9 @@ class Gqa(Benchmark):
         # As LLaVA's convert_gqa_for_eval.py: white space is left as it is.
         parsed = answer.rstrip(".").lower()
         return Verdict(float(parsed == question.truth["answer"]), parsed)
+
+    def official(self, questions: Sequence[Question], found: Found) -> None:
+        every(questions, found)
 
 
 BENCHMARK = Gqa()

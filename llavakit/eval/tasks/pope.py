@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_jsonl
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Benchmark, Judged, Question, Verdict, mean
+from llavakit.eval.benchmark import (
+    Benchmark,
+    Counted,
+    Found,
+    Judged,
+    OfficialStops,
+    Question,
+    Verdict,
+    mean,
+    no_strangers,
+)
 from llavakit.eval.prompts import SHORT
 from llavakit.eval.source import find, find_optional, image_finder
-from llavakit.eval.yesno import yes_no_metrics, yes_or_no
+from llavakit.eval.yesno import says_neither, yes_no_metrics, yes_or_no
 
 # The official ids begin at 1 in every category; LLaVA's question file keeps them apart so.
 _FIRST = {"random": 10_000_000, "popular": 20_000_000, "adversarial": 0}
@@ -31,7 +42,6 @@ class Pope(Benchmark):
             items = read_jsonl(path)
             ids = [first + item["question_id"] for item in items]
             if asked is not None:
-                # The official scorer pairs LLaVA's questions with the labels by their order.
                 own = [item for item in asked if item["category"] == category]
                 if [item["image"] for item in own] != [item["image"] for item in items]:
                     raise BadRequest(f"{llava} and {path} do not hold the same {category} questions; get both anew")
@@ -43,19 +53,35 @@ class Pope(Benchmark):
 
     def judge(self, question: Question, answer: str) -> Verdict:
         parsed = yes_or_no(answer)
-        return Verdict(float(parsed == question.truth["label"]), parsed)
+        return Verdict(float(parsed == question.truth["label"]), parsed, says_neither(answer))
 
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
-        found = {
-            category: yes_no_metrics((v.parsed, q.truth["label"]) for q, v in judged if q.group == category)
-            for category in _FIRST
+        pairs = {
+            category: [(v.parsed, q.truth["label"]) for q, v in judged if q.group == category] for category in _FIRST
         }
-        names = next(iter(found.values()))
-        metrics = {f"{category}_{name}": found[category][name] for name in names for category in _FIRST}
-        return mean(found[category]["f1"] for category in _FIRST), metrics
+        return _summary({category: yes_no_metrics(own) for category, own in pairs.items()})
+
+    def official(self, questions: Sequence[Question], found: Found) -> Counted:
+        """Answers are paired with the labels of their category by position; what has no partner is left out."""
+        no_strangers(found)
+        metrics = {}
+        for category in _FIRST:
+            said = [yes_or_no(record["text"]) for q, record in found if q is not None and q.group == category]
+            labels = [q.truth["label"] for q in questions if q.group == category]
+            pairs = list(zip(said, labels, strict=False))
+            if ("yes", "yes") not in pairs:
+                raise OfficialStops(f"no hit among the {category} questions, where it divides by zero")
+            metrics[category] = yes_no_metrics(pairs) | {"yes_ratio": mean(s == "yes" for s in said)}
+        return Counted(*_summary(metrics))
 
     def record(self, question: Question) -> dict[str, Any]:
         return super().record(question) | {"question_id": int(question.id)}
+
+
+def _summary(found: dict[str, dict[str, float]]) -> tuple[float, dict[str, float]]:
+    names = next(iter(found.values()))
+    metrics = {f"{category}_{name}": found[category][name] for name in names for category in _FIRST}
+    return mean(found[category]["f1"] for category in _FIRST), metrics
 
 
 BENCHMARK = Pope()

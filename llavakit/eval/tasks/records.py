@@ -65,6 +65,7 @@ class Record(Config):
 
 class Records(Benchmark):
     name = "records"
+    protocols = ("standard",)
     unit = "percent"
 
     def read(self, data: Path, images: Path | None) -> list[Question]:

@@ -1,0 +1,25 @@
+"""MMBench-CN: MMBench in Chinese."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from llavakit.eval.tasks.mmbench import MMBench
+
+
+class MMBenchCN(MMBench):
+    name = "mmbench_cn"
+    letter: ClassVar[str] = "请直接回答选项字母。"
+    files: ClassVar[tuple[str, ...]] = (
+        "mmbench_dev_cn*.tsv",
+        "MMBench_DEV_CN*.tsv",
+        "*_cn_*.tsv",
+        "*_CN*.tsv",
+        "*.xlsx",
+    )
+
+    def _own(self, name: str) -> bool:
+        return "_cn" in name.lower() or name.endswith(".xlsx")
+
+
+BENCHMARK = MMBenchCN()
