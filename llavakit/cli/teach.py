@@ -18,6 +18,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from llavakit.cli import _asking
+
 if TYPE_CHECKING:
     from llavakit.endpoint.client import Endpoint
     from llavakit.endpoint.journal import Journal
@@ -38,15 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the teacher's name at the endpoint")
     parser.add_argument("--out", required=True, help="the JSON file to write")
     parser.add_argument("--limit", type=int, help="take the first N pictures")
-    parser.add_argument("--concurrency", type=int, default=8, help="questions in flight (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=300.0, help="seconds to wait (default: %(default)s)")
-    parser.add_argument("--key-env", default="OPENAI_API_KEY", help="variable that holds the key (%(default)s)")
-    parser.add_argument("--price", metavar="IN,OUT", help="of a million prompt and a million answer tokens")
-    parser.add_argument("--budget", type=float, help="the most money to spend, earlier runs for OUT included")
-    parser.add_argument("--budget-tokens", type=int, help="the same in tokens")
-    parser.add_argument(
-        "--body", action="append", default=[], metavar="KEY=VALUE", help="more of the request: temperature=0.2, a=null"
-    )
+    _asking.arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="estimate tokens and cost; ask nothing")
     parser.add_argument("--batch-write", metavar="DIR", help="write batch files instead of asking")
     parser.add_argument("--batch-read", metavar="FILE", nargs="+", help="take answers from batch output files")
@@ -58,29 +52,18 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from llavakit.base.errors import BadRequest, WorkFailed
-    from llavakit.endpoint.client import Endpoint
     from llavakit.endpoint.journal import Journal
-    from llavakit.endpoint.meter import Budget, Meter, Prices
     from llavakit.teacher.run import estimate, finish, journal_of, tables
 
     ways = [way for way in ("endpoint", "dry_run", "batch_write", "batch_read") if getattr(args, way)]
     if not ways or (len(ways) > 1 and not args.dry_run):
         raise BadRequest("name one of --endpoint, --dry-run, --batch-write and --batch-read")
-    prices = None
-    if args.price:
-        try:
-            prompt, answer = map(float, args.price.split(","))
-        except ValueError:
-            raise BadRequest(f"--price takes two numbers, IN,OUT, not {args.price!r}") from None
-        prices = Prices.parse({"prompt": prompt, "answer": answer}, "--price")
-    budget = Budget.parse({"money": args.budget, "tokens": args.budget_tokens}, "--budget")
-    settings = {"url": args.endpoint or "", "key_env": args.key_env, "concurrency": args.concurrency}
-    endpoint = Endpoint.parse({**settings, "timeout": args.timeout}, "llavakit teach")
+    endpoint = _asking.endpoint(args, args.endpoint or "")
     job, out = _job(args), Path(args.out)
     with Journal(journal_of(out)) as journal:
-        meter = Meter(budget, prices, journal.usages())
+        meter = _asking.meter(args, journal)
         if args.dry_run:
-            shown = estimate(job, journal, prices)
+            shown = estimate(job, journal, meter.prices)
             print(json.dumps(shown, indent=2) if args.json else _estimated(shown))
             return
         journal.settle(job.about)
@@ -101,7 +84,6 @@ def run(args: argparse.Namespace) -> None:
 def _job(args: argparse.Namespace) -> Job:
     from pathlib import Path
 
-    from llavakit.base.config import parse_override
     from llavakit.base.errors import BadRequest
     from llavakit.teacher.job import Job
     from llavakit.teacher.kind import of_name
@@ -117,7 +99,7 @@ def _job(args: argparse.Namespace) -> Job:
         raise BadRequest(f"--limit must be at least 1, not {args.limit}")
     contexts = read_contexts(args.captions, args.boxes)[: args.limit]
     images = Path(args.images) if args.images else Path(args.captions) if Path(args.captions).is_dir() else None
-    return Job(kinds, contexts, {"model": model, **dict(parse_override(text) for text in args.body)}, images)
+    return Job(kinds, contexts, _asking.body(args, model), images)
 
 
 def _ask(endpoint: Endpoint, job: Job, journal: Journal, meter: Meter) -> Outcome:
