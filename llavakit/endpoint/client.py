@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import openai
 
 AHEAD = 4  # questions taken up for each that is in flight, so that a slow one does not hold up the others
+NOBODY = 4  # attempts to reach an endpoint that has never answered at all: a wrong address shows in seconds
 GIVE_UP = 10  # failures in a row after which the endpoint is taken to be down
 FIRST_REST, LONGEST_REST = 0.5, 60.0  # seconds between attempts: doubled from the first to the longest
 LONGEST_WAIT = 900.0  # the longest Retry-After that is waited for
@@ -75,6 +76,7 @@ class Client:
         self._openai = _connect(endpoint)
         self._gate = _Gate(threading.Event())
         self._in_a_row = 0
+        self._reached = False
 
     def answers(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
         """The outcome for each request, in their order. One in the journal is not asked; equal ones are asked once.
@@ -104,7 +106,10 @@ class Client:
                 yield first()
         finally:
             self._gate.stop.set()
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            if flying := sum(future.running() for _, future in waiting):
+                log.info("waiting for %d answers in flight, which are paid for", flying)
+            pool.shutdown()
 
     def _begin(self, pool: ThreadPoolExecutor, request: Request) -> Future[Reply | Failure]:
         known = self.journal[request.key]
@@ -120,9 +125,9 @@ class Client:
             if attempt:
                 # Full jitter: many threads that failed together must not come back together.
                 self._gate.pause(random.uniform(0.5, 1) * min(FIRST_REST * 2 ** (attempt - 1), LONGEST_REST))
-            self._gate.enter()
             try:
                 with self.meter.holding(request):
+                    self._gate.enter()  # it may have shut while others held the budget
                     reply = self._post(request)
                     self.meter.add(reply.usage)
                     self.journal.add(reply)
@@ -133,7 +138,8 @@ class Client:
                     self.journal.waste(error.usage)
                 if error.refused:
                     return self._failed(Failure(request.key, reason, refused=True))
-                log.debug("attempt %d: %s", attempt + 1, reason)
+                if not self._reached and attempt + 1 >= NOBODY:
+                    raise WorkFailed(f"nobody answers at {self.endpoint.url}: {reason}") from None
                 continue
             self._in_a_row = 0
             return reply
@@ -163,11 +169,13 @@ class Client:
                 extra_headers={"Idempotency-Key": request.key},
             )
         except openai.APIStatusError as error:
+            self._reached = True
             raise self._trouble(error) from None
         except openai.APITimeoutError:
             raise Unusable(f"no answer within {self.endpoint.timeout:g} s") from None
         except openai.APIConnectionError as error:
             raise Unusable(f"the connection failed: {error.__cause__ or error}") from None
+        self._reached = True
         return reply_of(answer.http_response.content, request)
 
     def _trouble(self, error: openai.APIStatusError) -> Exception:
@@ -185,6 +193,8 @@ class Client:
                 f"{self.endpoint.url} wants to be left alone for {wait:.0f} s ({said}); run again then, "
                 "answers so far are kept"
             )
+        if wait > 10:
+            log.info("the endpoint wants to be left alone for %.0f s (%s)", wait, said)
         self._gate.rest(wait)
         return Unusable(said)
 
@@ -198,7 +208,8 @@ def _connect(endpoint: Endpoint) -> openai.OpenAI:
         raise BadRequest(f"the endpoint must be an http(s) address such as http://127.0.0.1:8000/v1: {endpoint.url!r}")
     # No retries in the library: it would neither leave the endpoint alone for long nor count what attempts cost.
     key = os.environ.get(endpoint.key_env) or NO_KEY
-    return openai.OpenAI(base_url=endpoint.url, api_key=key, timeout=endpoint.timeout, max_retries=0)
+    patience = openai.Timeout(endpoint.timeout, connect=min(endpoint.timeout, 10.0))
+    return openai.OpenAI(base_url=endpoint.url, api_key=key, timeout=patience, max_retries=0)
 
 
 def _said(error: openai.APIStatusError) -> str:

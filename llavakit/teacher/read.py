@@ -122,6 +122,6 @@ def _coco_boxes(instances: Mapping[str, Any], images: Mapping[int, Mapping[str, 
         width, height = image["width"], image["height"]
         x, y, w, h = annotation["bbox"]
         # Annotators' boxes reach over the edge by fractions of a pixel.
-        place = (x / width, y / height, min((x + w) / width, 1.0), min((y + h) / height, 1.0))
+        place = (max(x / width, 0.0), max(y / height, 0.0), min((x + w) / width, 1.0), min((y + h) / height, 1.0))
         boxes.setdefault(int(image["id"]), []).append(Box(names[annotation["category_id"]], place))
     return boxes

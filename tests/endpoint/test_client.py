@@ -119,6 +119,13 @@ def test_a_refusal_is_one_failure_and_not_repeated(connect) -> None:  # type: ig
         assert server.asked["q1"] == 1
 
 
+def test_a_wrong_address_shows_soon(connect) -> None:  # type: ignore[no-untyped-def]
+    with Rude() as server:
+        client = connect(server)
+    with pytest.raises(WorkFailed, match="nobody answers at http"):
+        list(client.answers(ask(f"q{n}") for n in range(50)))
+
+
 def test_a_dead_endpoint_ends_the_run_soon(connect) -> None:  # type: ignore[no-untyped-def]
     with Rude(lambda question, n: "status 500") as server:
         with pytest.raises(WorkFailed, match="in a row got no answer"):
