@@ -3,3 +3,4 @@
 SHORT = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 CAPTION = "Provide a one-sentence caption for the provided image."
+REGION = "Please provide the bounding box coordinate of the region this sentence describes:"

@@ -103,6 +103,12 @@ def parquet_rows(
                 yield row
 
 
+def require_parquet(data: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a benchmark that is published as Parquet. Raises :class:`BadRequest` where there is none."""
+    find(data, "*.parquet")
+    return parquet_rows(data)
+
+
 def base64_picture(text: str) -> ImageRef:
     """A picture that stands in a table's cell."""
     return ImageRef(base64.b64decode(text))

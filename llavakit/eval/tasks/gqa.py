@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llavakit.base.files import read_json
-from llavakit.chat.conversation import question
+from llavakit.chat.conversation import ImageRef, question
 from llavakit.eval.benchmark import Benchmark, Found, Question, Verdict, every
 from llavakit.eval.prompts import SHORT
-from llavakit.eval.source import find, image_finder
+from llavakit.eval.source import find, image_finder, is_parquet, parquet_rows
+
+_FILE = "testdev_balanced_questions.json"
 
 
 class Gqa(Benchmark):
@@ -17,22 +20,21 @@ class Gqa(Benchmark):
     unit = "percent"
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
-        path = find(data, "testdev_balanced_questions.json")
+        if is_parquet(data, _FILE):
+            pictures = {row["id"]: row["image"] for row in parquet_rows(data, "*images*/*.parquet")}
+            rows = {row["id"]: row for row in parquet_rows(data, "*instructions*/*.parquet")}
+            return [self._question(id, row, pictures[row["imageId"]]) for id, row in rows.items()]
+        path = find(data, _FILE)
         image = image_finder(path, images, ("images",))
-        questions = []
-        for id, item in read_json(path).items():
-            if not item.get("isBalanced", True):
-                continue  # the official scorer leaves these out
-            structure = item.get("types", {}).get("structural", "")
-            questions.append(
-                Question(
-                    id,
-                    question(f"{item['question']}\n{SHORT}", image(f"{item['imageId']}.jpg"), id=id, source=self.name),
-                    {"answer": item["answer"]},
-                    structure and ("open" if structure == "query" else "binary"),
-                )
-            )
-        return questions
+        # The official scorer leaves questions out that are not balanced.
+        items = {id: item for id, item in read_json(path).items() if item.get("isBalanced", True)}
+        return [self._question(id, item, image(f"{item['imageId']}.jpg")) for id, item in items.items()]
+
+    def _question(self, id: str, item: Mapping[str, Any], picture: ImageRef) -> Question:
+        structure = (item.get("types") or {}).get("structural", "")
+        conversation = question(f"{item['question']}\n{SHORT}", picture, id=id, source=self.name)
+        group = structure and ("open" if structure == "query" else "binary")
+        return Question(id, conversation, {"answer": item["answer"]}, group)
 
     def judge(self, question: Question, answer: str) -> Verdict:
         # As LLaVA's convert_gqa_for_eval.py: white space is left as it is.

@@ -8,7 +8,7 @@ from typing import Any
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_jsonl
-from llavakit.chat.conversation import question
+from llavakit.chat.conversation import ImageRef, question
 from llavakit.eval.benchmark import (
     Benchmark,
     Counted,
@@ -21,7 +21,7 @@ from llavakit.eval.benchmark import (
     no_strangers,
 )
 from llavakit.eval.prompts import SHORT
-from llavakit.eval.source import find, find_optional, image_finder
+from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
 from llavakit.eval.yesno import says_neither, yes_no_metrics, yes_or_no
 
 # The official ids begin at 1 in every category; LLaVA's question file keeps them apart so.
@@ -33,6 +33,14 @@ class Pope(Benchmark):
     unit = "fraction"
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
+        if is_parquet(data, "coco_pope_*.json"):
+            rows = list(parquet_rows(data))
+            return [
+                self._question(first + int(r["question_id"]), r["question"], r["answer"], r["image"], category)
+                for category, first in _FIRST.items()
+                for r in rows
+                if r["category"] == category
+            ]
         llava = find_optional(data, "llava_pope_test.jsonl")
         asked = read_jsonl(llava) if llava else None
         questions = []
@@ -47,9 +55,12 @@ class Pope(Benchmark):
                     raise BadRequest(f"{llava} and {path} do not hold the same {category} questions; get both anew")
                 ids = [item["question_id"] for item in own]
             for id, item in zip(ids, items, strict=True):
-                conversation = question(f"{item['text']}\n{SHORT}", image(item["image"]), id=str(id), source=self.name)
-                questions.append(Question(str(id), conversation, {"label": item["label"]}, category))
+                questions.append(self._question(id, item["text"], item["label"], image(item["image"]), category))
         return questions
+
+    def _question(self, id: int | str, text: str, label: str, picture: ImageRef, category: str) -> Question:
+        conversation = question(f"{text}\n{SHORT}", picture, id=str(id), source=self.name)
+        return Question(str(id), conversation, {"label": label}, category)
 
     def judge(self, question: Question, answer: str) -> Verdict:
         parsed = yes_or_no(answer)
