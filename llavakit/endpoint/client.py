@@ -67,12 +67,15 @@ class _Gate:
 
 
 class Client:
-    """Answers of one endpoint, through a journal. Every answer is journalled before anyone sees it."""
+    """Answers of one endpoint, through a journal. Every answer is journalled before anyone sees it.
 
-    def __init__(self, endpoint: Endpoint, journal: Journal, meter: Meter) -> None:
+    ``blank``: whether an answer without a word is one (of a model that is tested), or is asked for again."""
+
+    def __init__(self, endpoint: Endpoint, journal: Journal, meter: Meter, blank: bool = False) -> None:
         self.endpoint = endpoint
         self.journal = journal
         self.meter = meter
+        self.blank = blank
         self._openai = _connect(endpoint)
         self._gate = _Gate(threading.Event())
         self._in_a_row = 0
@@ -176,7 +179,7 @@ class Client:
         except openai.APIConnectionError as error:
             raise Unusable(f"the connection failed: {error.__cause__ or error}") from None
         self._reached = True
-        return reply_of(answer.http_response.content, request)
+        return reply_of(answer.http_response.content, request, self.blank)
 
     def _trouble(self, error: openai.APIStatusError) -> Exception:
         status, said = error.status_code, f"HTTP {error.status_code}: {_said(error)}"

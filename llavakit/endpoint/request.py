@@ -85,16 +85,17 @@ class Unusable(Exception):
         self.refused = refused
 
 
-def reply_of(data: bytes, request: Request) -> Reply:
-    """Reads the body of a chat completion. Raises :class:`Unusable` when it is broken, empty, or a refusal."""
+def reply_of(data: bytes, request: Request, blank: bool = False) -> Reply:
+    """Reads the body of a chat completion. Raises :class:`Unusable` when it is broken, a refusal, or, unless ``blank``
+    is a good answer, empty."""
     try:
         body = json.loads(data)
     except ValueError:
         raise Unusable(f"malformed JSON: {data[:60].decode(errors='replace')!r}") from None
-    return reply_of_body(body, request.key, request)
+    return reply_of_body(body, request.key, request, blank)
 
 
-def reply_of_body(body: Any, key: str, request: Request | None = None) -> Reply:
+def reply_of_body(body: Any, key: str, request: Request | None = None, blank: bool = False) -> Reply:
     """As :func:`reply_of`, from parsed JSON. ``request`` serves to estimate the tokens that were not counted."""
     if not isinstance(body, dict):
         raise Unusable(f"a chat completion must be an object, got {str(body)[:60]!r}")
@@ -106,7 +107,7 @@ def reply_of_body(body: Any, key: str, request: Request | None = None) -> Reply:
     text, finish = message.get("content"), str(choices[0].get("finish_reason") or "stop")
     if finish == "content_filter" or message.get("refusal"):
         raise Unusable(f"refused: {message.get('refusal') or 'content filter'}", _counted(body), refused=True)
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or not (blank or text.strip()):
         raise Unusable(f"an empty answer (finish reason {finish!r})", _counted(body))
     guess = Usage(request.prompt_tokens if request else 0, _tokens(text), estimated=True)
     model, fingerprint = str(body.get("model") or ""), str(body.get("system_fingerprint") or "")
