@@ -21,7 +21,8 @@ from llavakit.eval.remote import messages
 
 
 def test_images_keep_their_places(tmp_path: Path) -> None:
-    Image.new("RGB", (3, 2), "red").save(tmp_path / "a.png")
+    path = tmp_path / "a.png"
+    Image.new("RGB", (3, 2), "red").save(path)
     images = (
         ImageRef(tmp_path / "a.png"),
         ImageRef((tmp_path / "a.png").read_bytes()),
