@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "llavakit").rglob("*.py"))
 FLOORS = [
     {"base"},
-    {"chat", "image"},
+    {"chat", "image", "endpoint"},
     {"model", "world", "teacher", "eval"},
     {"data", "engine", "convert"},
     {"train", "serve", "study"},

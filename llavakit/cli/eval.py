@@ -5,11 +5,21 @@
 DATA holds a folder for each benchmark, named like it, or is the benchmark's own folder or file. A benchmark of one's
 own is `records`: a JSONL of questions, or conversations in LLaVA's format (then --images is their image folder).
 With --out a killed run goes on where it stopped.
+With --endpoint, MODEL is the name of a model behind an OpenAI-compatible API (vLLM, SGLang, llama.cpp, a hosted one).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+from typing import TYPE_CHECKING
+
+from llavakit.cli import _asking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from llavakit.eval.benchmark import Answer
 
 HELP = "score a model on benchmarks"
 
@@ -22,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", default="", help="a named way of asking; the benchmark's first is the default")
     parser.add_argument("--out", help="folder for answers and results")
     parser.add_argument("--max-new-tokens", type=int, default=128, help="length of an answer (default: %(default)s)")
+    parser.add_argument("--endpoint", help="address of an API, as http://127.0.0.1:8000/v1")
+    _asking.arguments(parser)
     parser.add_argument("--json", action="store_true", help="print results as JSON")
 
 
@@ -29,8 +41,6 @@ def run(args: argparse.Namespace) -> None:
     import json
     from pathlib import Path
 
-    from llavakit.engine.load import load
-    from llavakit.engine.sample import Decoding
     from llavakit.eval.report import text_table
     from llavakit.eval.run import BENCHMARKS, evaluate
 
@@ -41,15 +51,35 @@ def run(args: argparse.Namespace) -> None:
         name: benchmark.load(data / name if (data / name).is_dir() else data, args.images)
         for name, benchmark in chosen.items()
     }
-    assistant = load(args.model)
-    how = Decoding.parse({"max_new_tokens": args.max_new_tokens}, "llavakit eval")
-    results = [
-        evaluate(
-            benchmark,
-            questions[name],
-            lambda conversations: assistant.answer(conversations, how),
-            Path(args.out) / name if args.out else None,
-        )
-        for name, benchmark in chosen.items()
-    ]
+    with _model(args) as answer:
+        results = [
+            evaluate(benchmark, questions[name], answer, Path(args.out) / name if args.out else None)
+            for name, benchmark in chosen.items()
+        ]
     print(json.dumps([result.plain() for result in results], indent=2) if args.json else text_table(results))
+
+
+@contextlib.contextmanager
+def _model(args: argparse.Namespace) -> Iterator[Answer]:
+    """What is asked: a checkpoint here, or a model behind an endpoint."""
+    if not args.endpoint:
+        from llavakit.engine.load import load
+        from llavakit.engine.sample import Decoding
+
+        assistant = load(args.model)
+        how = Decoding.parse({"max_new_tokens": args.max_new_tokens}, "llavakit eval")
+        yield lambda conversations: assistant.answer(conversations, how)
+        return
+    import tempfile
+    from pathlib import Path
+
+    from llavakit.endpoint.client import Client
+    from llavakit.endpoint.journal import Journal
+    from llavakit.eval.remote import remote
+
+    settings = {"temperature": 0.0, "max_tokens": args.max_new_tokens, **_asking.body(args, args.model)}
+    body = {key: value for key, value in settings.items() if value is not None}
+    with tempfile.TemporaryDirectory() as nowhere, Journal(Path(args.out or nowhere) / "journal.jsonl") as journal:
+        journal.settle(body)
+        meter = _asking.meter(args, journal)
+        yield remote(Client(_asking.endpoint(args, args.endpoint), journal, meter, blank=True), body)

@@ -59,6 +59,10 @@ class JudgedBenchmark(Benchmark):
         """The judge's reply as a line of the benchmark's own reviews, None when it can not be read."""
         raise NotImplementedError
 
+    def together(self, runs: Sequence[Sequence[dict[str, Any]]]) -> Any:
+        """The lines of all runs in the one file that the official tool reads; None where it reads a file a run."""
+        return None
+
 
 def run_judge(
     benchmark: JudgedBenchmark, requests: Sequence[Request], judge: Judge, model: str, out: str | Path

@@ -4,6 +4,7 @@
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
     out/corpus.txt                       out/tune/<name>.json     stage 2, a file an ingredient
+    out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
                                          out/benchmarks/<name>/   the same in the official formats
 """
@@ -28,8 +29,10 @@ from llavakit.world.benchmarks import write_benchmarks
 from llavakit.world.corpus import document
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
+from llavakit.world.told import told
 
-VERSION = 3  # of the world itself: raise it when the same arguments give other files
+VERSION = 4  # of the world itself: raise it when the same arguments give other files
+TOLD = "told"
 _CHUNK = 100  # pictures, or documents x 10, a task
 
 Summary = dict[str, Any]
@@ -91,7 +94,7 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     seed, train, test, side = (arguments[name] for name in ("seed", "train", "test", "side"))
     for name in ("images/train", "images/test", "tune", "test"):
         (folder / name).mkdir(parents=True)
-    texts: _Texts = {name: [] for name in (CAPTION.name, *INGREDIENTS)}
+    texts: _Texts = {name: [] for name in (CAPTION.name, TOLD, *INGREDIENTS)}
     summary: Summary = {"images": {"train": train, "test": test}}
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
@@ -104,6 +107,7 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
                 texts[name] += records
         write_text(folder / "corpus.txt", "".join(told))
     _write_records(folder / "align.json", texts.pop(CAPTION.name))
+    write_text(folder / "captions.jsonl", "".join(f"{json.dumps(record)}\n" for record in texts.pop(TOLD)))
     for name, records in texts.items():
         _write_records(folder / "tune" / f"{name}.json", records)
     summary["tune"] = {name: len(records) for name, records in texts.items()}
@@ -136,13 +140,14 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
 def _pictures(task: tuple[Path, int, str, int, int, int]) -> _Texts:
     """Draws the pictures ``first`` to ``end`` of a split; for training, writes their texts too."""
     folder, seed, split, side, first, end = task
-    texts: _Texts = {name: [] for name in (CAPTION.name, *INGREDIENTS)} if split == "train" else {}
+    texts: _Texts = {name: [] for name in (CAPTION.name, TOLD, *INGREDIENTS)} if split == "train" else {}
     for index in range(first, end):
         scene = sample_scene(seed, index, split)
         path = f"images/{split}/{index:05d}.jpg"
         # No chroma subsampling: a small red ring on gray must stay red.
         draw(scene, side).save(folder / path, quality=92, subsampling=0)
         if split == "train":
+            texts[TOLD].append(told(scene, f"{index:05d}", path))
             for ingredient in (CAPTION, *INGREDIENTS.values()):
                 if ingredient.chosen(seed, index):
                     texts[ingredient.name] += ingredient.records(seed, index, split, path, scene)

@@ -120,6 +120,16 @@ class MMVet(JudgedBenchmark):
         value = grade(text)
         return None if value is None else {"content": text.split(" ")[0].strip(), "score": value}
 
+    def together(self, runs: Sequence[Sequence[dict[str, Any]]]) -> Any:
+        """MM-Vet's grade JSON. A run without a readable grade adds none: the official tool then stops."""
+        grades: dict[str, dict[str, list[Any]]] = {}
+        for line in (line for run in runs for line in run):
+            own = grades.setdefault(line["question_id"], {"model": [], "content": [], "score": []})
+            own["model"].append(line["judge"])
+            own["content"].append(line["content"])
+            own["score"].append(line["score"])
+        return grades
+
     def record(self, question: Question) -> dict[str, Any]:
         return super().record(question) | {"question_id": question.id.removeprefix("v1_")}
 
