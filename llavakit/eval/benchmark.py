@@ -109,11 +109,25 @@ class Benchmark(ABC):
     def load(self, data: str | Path, images: str | Path | None = None) -> list[Question]:
         """Reads the official files under ``data``; ``images`` where the pictures lie elsewhere. No picture is opened
         or needed, so answers can be scored without them. Raises :class:`BadRequest` when files are missing or wrong."""
-        data = Path(data)
+        questions = self._read(Path(data), Path(images) if images is not None else None)
+        return self.askable(Path(data), questions)
+
+    def annotations(self, data: str | Path, records: Sequence[Any]) -> list[Question]:
+        """The questions that the ``records`` of an answers file are scored on; what only asking needs may be missing.
+        Raises :class:`BadRequest` where they have no answers to score against, as a server's test split."""
+        questions = self._read(Path(data), None)
+        if not any(map(self.has_truth, questions)):
+            raise BadRequest(
+                f"{self.name}: the split in {data} has no answers to score against; put one there that has, or write "
+                "the file for the benchmark's server"
+            )
+        return questions
+
+    def _read(self, data: Path, images: Path | None) -> list[Question]:
         if not data.exists():
             raise BadRequest(f"{self.name}: no file or folder at {data}")
         try:
-            questions = self.read(data, Path(images) if images is not None else None)
+            questions = self.read(data, images)
         except KeyError as error:
             raise BadRequest(
                 f"{self.name}: a record in {data} has no {error}; is the file the official one?"
@@ -127,15 +141,8 @@ class Benchmark(ABC):
             seen.add(question.id)
         return questions
 
-    def annotations(self, data: str | Path, records: Sequence[Any]) -> list[Question]:
-        """The questions that the ``records`` of an answers file are scored on. Raises :class:`BadRequest` where they
-        have no answers to score against, as a server's test split."""
-        questions = self.load(data)
-        if not any(map(self.has_truth, questions)):
-            raise BadRequest(
-                f"{self.name}: the split in {data} has no answers to score against; put one there that has, or write "
-                "the file for the benchmark's server"
-            )
+    def askable(self, data: Path, questions: list[Question]) -> list[Question]:
+        """The questions. Raises :class:`BadRequest` where something is missing that scoring does without."""
         return questions
 
     def has_truth(self, question: Question) -> bool:

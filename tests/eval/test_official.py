@@ -227,6 +227,8 @@ def test_vizwiz_leaves_the_annotators_answers_as_they_are(put: Put, tmp_path: Pa
     )
     result = score(VizWiz(), questions, [{"question_id": 1, "text": "Two."}])
     assert (result.score, result.missing, result.metrics["official_stops"]) == (50.0, 1, 1.0)
+    put("llava_val.jsonl", [{"question_id": 10 + n, "image": f"VizWiz_val_{n}.jpg"} for n in range(2)])
+    assert [q.id for q in VizWiz().load(tmp_path)] == ["10", "11"]
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,11 @@ def test_scienceqa_without_any_text_says_what_to_do(put: Put, tmp_path: Path) ->
     put("pid_splits.json", {"test": ["1"]})
     with pytest.raises(BadRequest, match="llava_test_CQM-A"):
         ScienceQA().load(tmp_path)
+    # Scoring needs no text.
+    (question,) = ScienceQA().annotations(tmp_path, [])
+    answer = {"question_id": "1", "prompt": "<image>\nWhich?", "text": "B"}
+    result = score(ScienceQA(), [question], [answer])
+    assert result.metrics == {"accuracy": 100.0, "img_accuracy": 100.0, "strict": 100.0}
 
 
 def put_textvqa(put: Put) -> None:
@@ -143,6 +148,7 @@ def test_textvqa_protocols(put: Put, tmp_path: Path) -> None:
     put_textvqa(put)
     with pytest.raises(BadRequest, match=r"llava_textvqa_val_v051_ocr\.jsonl or TextVQA_Rosetta"):
         TextVQA().load(tmp_path)
+    assert len(TextVQA().annotations(tmp_path, [])) == 2  # scoring needs no OCR tokens
     assert text_of(TextVQA("no_ocr").load(tmp_path)[0]) == f"<image>\nWhat is it?\n{SHORT}"
     put("TextVQA_Rosetta_OCR_v0.2_val.json", {"data": [{"image_id": "ab", "ocr_tokens": ["DA", "KOTA"]}]})
     built = f"What is it?\nReference OCR token: DA, KOTA\n{SHORT}"

@@ -121,7 +121,7 @@ def _points(tasks: Mapping[str, Sequence[Sequence[float]]]) -> tuple[float, dict
 
 def _truths(data: Path) -> dict[tuple[str, str, str], tuple[str, Path]]:
     """``(task, file's stem, question) -> (answer, file)`` of the release found in ``data``."""
-    first = next((path for p in ("existence", "OCR") for path in [*_folders(data, p)]), None)
+    first = next((path for task in (*_PERCEPTION, *_COGNITION) for path in _folders(data, task)), None)
     if first is None:
         names = "existence/*.txt or existence/questions_answers_YN/*.txt"
         raise BadRequest(f"no {names} in {data} or up to two folders below; put MME_Benchmark_release_version there")

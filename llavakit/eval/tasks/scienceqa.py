@@ -51,11 +51,18 @@ class ScienceQA(Benchmark):
             elif "question" in problem:
                 text, picture = self._prompt(problem), f"{id}/{problem['image']}" if problem["image"] else None
             else:
-                raise BadRequest(
-                    f"{path} has no text for problem {id!r}; put problems.json or llava_test_CQM-A.json there"
-                )
+                text, picture = "", None
             text = text.replace(IMAGE, "").strip()
             questions.append(self._question(id, problem, text, [image(picture)] if picture else []))
+        return questions
+
+    def askable(self, data: Path, questions: list[Question]) -> list[Question]:
+        for q in questions:
+            if text_of(q).replace(IMAGE, "").strip() in ("", LETTER, _EXPLAIN):
+                raise BadRequest(
+                    f"{self.name}: the files in {data} have no text for problem {q.id!r}; put problems.json or "
+                    "llava_test_CQM-A.json there"
+                )
         return questions
 
     @property

@@ -47,9 +47,14 @@ class TextVQA(Benchmark):
             return [self._question(row, prompt(row), row["image"]) for row in rows]
         path = find(data, _ANNOTATIONS)
         image = image_finder(path, images, ("train_images", "images"))
-        prompt = _prompts(data) if self.protocol != "no_ocr" else _plain
+        prompt = _plain if self.protocol == "no_ocr" or not find_optional(data, _LLAVA, _ROSETTA) else _prompts(data)
         items = read_json(path)["data"]
         return [self._question(item, prompt(item), image(f"{item['image_id']}.jpg")) for item in items]
+
+    def askable(self, data: Path, questions: list[Question]) -> list[Question]:
+        if self.protocol != "no_ocr" and not is_parquet(data, _ANNOTATIONS):
+            find(data, _LLAVA, _ROSETTA)
+        return questions
 
     def _question(self, item: Mapping[str, Any], prompt: str, picture: ImageRef) -> Question:
         id = str(item["question_id"])

@@ -12,7 +12,7 @@ from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import ImageRef, question
 from llavakit.eval.benchmark import Benchmark, Found, Latest, Question, Verdict, every
 from llavakit.eval.prompts import SHORT
-from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
+from llavakit.eval.source import find, find_all, image_finder, is_parquet, parquet_rows
 from llavakit.eval.vqa import normalize_m4c, vizwiz_accuracy
 
 _UNANSWERABLE = "When the provided information is insufficient, respond with 'Unanswerable'."
@@ -23,17 +23,19 @@ class VizWiz(Benchmark):
     unit = "percent"
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
-        """``val.json``, or LLaVA's ``llava_test.jsonl`` or ``test.json``, which have no answers to score against. An id
-        is the place in the file, as LLaVA counts, unless LLaVA's own question file lists the picture."""
-        if is_parquet(data, "val.json", "llava_test.jsonl", "test.json"):
-            return [
-                self._question(n, f"{r['question_id']}.jpg", r, r["image"]) for n, r in enumerate(parquet_rows(data))
-            ]
-        path = find(data, "val.json", "llava_test.jsonl", "test.json")
+        """``val.json`` or ``test.json``, or LLaVA's ``llava_test.jsonl`` alone."""
+        names = ("val.json", "test.json", "llava_test.jsonl")
+        if not is_parquet(data, *names):
+            return self._split(find(data, *names), data, images)
+        rows = enumerate(parquet_rows(data))
+        return [self._question(number, f"{row['question_id']}.jpg", row, row["image"]) for number, row in rows]
+
+    def _split(self, path: Path, data: Path, images: Path | None) -> list[Question]:
+        """An id is the place in the file, as LLaVA counts, unless a question file of LLaVA's gives the picture one."""
         image = image_finder(path, images, (path.stem.removeprefix("llava_"), "images"))
         items = read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
-        llava = find_optional(data, f"llava_{path.stem}.jsonl")
-        numbers = {item["image"]: item["question_id"] for item in read_jsonl(llava)} if llava else {}
+        llava = find_all(data, "llava_*.jsonl")
+        numbers = {item["image"]: item["question_id"] for listed in llava for item in read_jsonl(listed)}
         return [
             self._question(numbers.get(item["image"], number), item["image"], item, image(item["image"]))
             for number, item in enumerate(items)
@@ -61,7 +63,7 @@ class VizWiz(Benchmark):
     def submission(self, data: Path, latest: Latest) -> bytes:
         """The upload, as ``convert_vizwiz_for_submission.py`` writes it. Raises :class:`BadRequest` where an answer is
         missing: the server wants them all."""
-        questions = self.load(data)
+        questions = self._split(find(data, "llava_test.jsonl", "test.json"), data, None)
         missing = [q.id for q in questions if q.id not in latest]
         if missing:
             raise BadRequest(f"{self.name}: {len(missing)} questions have no answer, the first is {missing[0]!r}")
