@@ -15,7 +15,7 @@ HELP = "build, check and show data sets"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in ("build",):
+    for name in ("build", "doctor", "show"):
         module = importlib.import_module(f"llavakit.cli._data_{name}")
         command = commands.add_parser(
             name,
