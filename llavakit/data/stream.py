@@ -128,8 +128,8 @@ class _Reader:
                     continue
                 line = self.line + self.text.count("\n", self.at, error.pos)
                 raise _Broken(f"{error.msg} (line {line})") from None
-            if end == len(self.text) and not self.ended:
-                self.more()  # a number may go on
+            if isinstance(value, int | float) and end > len(self.text) - 4 and not self.ended:
+                self.more()  # "1" may be the beginning of "1.5e+3"
                 continue
             self.move(end)
             return value

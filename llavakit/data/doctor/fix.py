@@ -106,7 +106,7 @@ def _errors(path: Path, problems: Path) -> Iterator[dict[str, Any]]:
     with open(problems, encoding="utf-8") as file:
         for line in file:
             problem = json.loads(line)
-            if problem["file"] == str(path) and CODES[problem["code"]].grade == "error":
+            if problem["file"] == str(path.absolute()) and CODES[problem["code"]].grade == "error":
                 yield problem
 
 

@@ -129,7 +129,9 @@ def diagnose(files: Sequence[File], journal: Journal, benches: Sequence[Bench], 
                     totals.problems[code] += 1
                     if len(found := shown.examples.setdefault(code, [])) < SHOWN:
                         found.append(problem)
-                    file.write(json.dumps(vars(problem), ensure_ascii=False) + "\n")
+                    # Absolute: the list is read later, from elsewhere.
+                    place = {"file": str(examined.path.absolute())}
+                    file.write(json.dumps(vars(problem) | place, ensure_ascii=False) + "\n")
     shown.examples = {code: shown.examples[code] for code in shown.counts}
     shown.histogram = _histogram(shown.all.tokens)
     return shown

@@ -14,7 +14,7 @@ from llavakit.data.mixture import SourceSpec
 from llavakit.data.stream import Item, survey
 
 Place = tuple[str, int]
-"""(file, number of the record)."""
+"""(absolute path of the file, number of the record)."""
 
 
 @dataclass
@@ -46,19 +46,24 @@ def choose(
             entry = (source, spec, item)
             sample.add(lot, entry)
             pools.setdefault(f"source {source}", _Lowest(each)).add(lot, entry)
-            for code, _ in problems.get((spec.path, item.index), ()):
+            for code, _ in problems.get(place_of(spec, item), ()):
                 if wanted.setdefault(code, 0) < each:
                     wanted[code] += 1
                     pools.setdefault(f"problem {code}", _Lowest(each)).add(lot, entry)
     seen: set[Place] = set()
     for pool in pools.values():
         for entry in sorted(pool.entries(), key=lambda e: e[2].index):
-            place = (entry[1].path, entry[2].index)
+            place = place_of(*entry[1:])
             if place not in seen:
                 seen.add(place)
                 chosen.shown.append(entry)
     chosen.measured = list(sample.entries())
     return chosen
+
+
+def place_of(spec: SourceSpec, item: Item) -> Place:
+    """Where a record stands."""
+    return str(Path(spec.path).absolute()), item.index
 
 
 def source_of(item: Item, name: str) -> str:

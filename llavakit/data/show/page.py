@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from llavakit.data.measure import measure
 from llavakit.data.mixture import SourceSpec
 from llavakit.data.pack import pack
 from llavakit.data.page import render
-from llavakit.data.show.choose import Chosen, Place, choose
+from llavakit.data.show.choose import Chosen, Place, choose, place_of
 from llavakit.data.show.tokens import Run, token_runs, word_runs
 from llavakit.data.sources.llava import conversation
 from llavakit.data.stream import Item
@@ -80,7 +81,7 @@ def show(
     if not chosen.shown:
         raise BadRequest(f"no record in {', '.join(spec.path for spec in specs.values())}")
     cards = [
-        _card(source, spec, item, how, problems.get((spec.path, item.index), []))
+        _card(source, spec, item, how, problems.get(place_of(spec, item), []))
         for source, spec, item in progress(chosen.shown, desc="show", unit="record")
     ]
     codes: dict[str, int] = {}
@@ -125,7 +126,7 @@ def _card(source: str, spec: SourceSpec, item: Item, how: How, problems: list[tu
         return Card(source, id, item.line, tiles, runs, len(example), example.supervised, cut, problems)
     except BadRecord as error:
         found = problems or [("refused", str(error))]
-        text = str(item.value)[:600] if not item.error else ""
+        text = "" if item.error else json.dumps(item.value, ensure_ascii=False)[:600]
         return Card(source, id, item.line, [], [Run("given", False, [text], 1)], None, None, 0, found)
 
 

@@ -47,7 +47,8 @@ class _Reader(HTMLParser):
                 self.lists.append(0 if tag == "ol" else None)
             # A paragraph inside an item goes on behind its number.
             if not (self.out and re.search(r"(^|\n) *(-|\d+\.) $", self.out[-1])):
-                self.out.append("\n\n" if len(self.lists) < 2 else "\n")
+                # An item begins its own line.
+                self.out.append("\n\n" if len(self.lists) < 2 else "")
             if re.fullmatch(r"h\d", tag):
                 self.out.append("#" * int(tag[1]) + " ")
 
