@@ -22,7 +22,7 @@ FLAT = 4.0  # grey levels of standard deviation: below it a picture looks like a
 
 
 class Picture(TypedDict):
-    """``look``: perceptual hash, 64 bits; None for a flat picture, which looks like every other. ``content``: 64 bits
+    """``look``: perceptual hash, 63 bits; None for a flat picture, which looks like every other. ``content``: 64 bits
     of the file's SHA-256."""
 
     path: str

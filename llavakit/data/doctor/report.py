@@ -172,25 +172,30 @@ class _Looks:
         self.named = {image: bench.name for bench in benches for image in bench.questions}
 
     def _match(self, own: list[Picture], theirs: list[Picture]) -> None:
-        everyone = own + theirs
-        hashed = [i for i, picture in enumerate(everyone) if picture["look"] is not None]
-        looks = np.array([everyone[i]["look"] for i in hashed], dtype=np.uint64)
-        for i, j in near_pairs(looks):
-            self._pair(hashed[i], hashed[j], everyone, len(own))
-        by_content: dict[int, list[int]] = {}
-        for i, picture in enumerate(everyone):
-            if picture["content"] is not None and picture["look"] is None:
-                by_content.setdefault(picture["content"], []).append(i)
-        for first, *more in by_content.values():
-            for other in more:
-                self._pair(first, other, everyone, len(own))
+        groups: dict[tuple[str, int], tuple[list[str], list[str]]] = {}
+        for side, pictures in enumerate((own, theirs)):
+            for picture in pictures:
+                if picture["content"] is not None:
+                    # A flat picture looks like any other: only the same file is the same.
+                    look = picture["look"]
+                    key = ("content", picture["content"]) if look is None else ("look", look)
+                    groups.setdefault(key, ([], []))[side].append(picture["path"])
+        looks = [look for kind, look in groups if kind == "look"]
+        for first, *more in (mine for mine, _ in groups.values() if mine):
+            self.like |= dict.fromkeys(more, first)
+        for mine, others in groups.values():
+            self._benchmark(mine, others)
+        for i, j in near_pairs(np.array(looks, dtype=np.uint64)):
+            (mine, others), (also, further) = groups["look", looks[i]], groups["look", looks[j]]
+            self._benchmark(mine, further)
+            self._benchmark(also, others)
+            if mine and also:
+                self.like.setdefault(also[0], mine[0])
 
-    def _pair(self, i: int, j: int, everyone: list[Picture], own: int) -> None:
-        first, second = everyone[i]["path"], everyone[j]["path"]
-        if j < own:
-            self.like.setdefault(second, first)
-        elif i < own:
-            self.benchmark.setdefault(first, set()).add(second)
+    def _benchmark(self, mine: Sequence[str], theirs: Sequence[str]) -> None:
+        for path in mine:
+            if theirs:
+                self.benchmark.setdefault(path, set()).update(theirs)
 
     def of(self, row: Row) -> Iterator[tuple[str, str]]:
         """Problems of a record's images, and what of it a benchmark holds."""
