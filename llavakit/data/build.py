@@ -44,7 +44,8 @@ class Built:
             if made["why"]:
                 notes.append(f"{name}: {made['why']}")
         total = sum(made["published"] or 0 for made in self.sources.values())
-        rows.append(["total", f"{self.records:,}", f"{total:,}" if total else "-", f"{self.records - total:+,}"])
+        end = [f"{total:,}", f"{self.records - total:+,}"] if total else ["-", ""]
+        rows.append(["total", f"{self.records:,}", *end])
         counts = table(rows, ["source", "records", "published", "difference"])
         return counts + "".join(f"\n{note}" for note in ["", *notes] if notes)
 

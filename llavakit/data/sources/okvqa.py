@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llavakit.base.files import read_json
-from llavakit.data.reader import Dropped, Reader, Rule, Talk, Talks, file_of
-from llavakit.data.rules import coco_name
-from llavakit.data.sources.vqav2 import VqaOptions, short_answers
+from llavakit.data.reader import Dropped, Reader, Rule, Talks, file_of
+from llavakit.data.sources.vqav2 import VqaOptions, answered, short_answers
 
 
 class OkVqa(Reader[VqaOptions]):
@@ -25,15 +24,7 @@ class OkVqa(Reader[VqaOptions]):
     def read(self, data: Path, options: VqaOptions, dropped: Dropped) -> Talks:
         questions, annotations = (file_of(data, name) for name in self.files)
         answers = {a["question_id"]: _majority(a["answers"]) for a in read_json(annotations)["annotations"]}
-        talks = []
-        for asked in read_json(questions)["questions"]:
-            answer = answers.get(asked["question_id"], "")
-            if not answer:
-                dropped("question without an answer")
-                continue
-            talk = Talk(str(asked["question_id"]), images=(coco_name(asked["image_id"]),))
-            talks.append(talk.exchange(asked["question"].strip(), answer))
-        return talks
+        return answered(questions, answers, dropped)
 
     def rules(self, options: VqaOptions) -> Sequence[Rule]:
         return short_answers(options)

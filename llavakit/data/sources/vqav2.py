@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llavakit.base.files import read_json
@@ -28,19 +28,24 @@ class VqaV2(Reader[VqaOptions]):
 
     def read(self, data: Path, options: VqaOptions, dropped: Dropped) -> Talks:
         questions, annotations = (file_of(data, name) for name in self.files)
-        answers = {a["question_id"]: a["multiple_choice_answer"] for a in read_json(annotations)["annotations"]}
-        talks = []
-        for asked in read_json(questions)["questions"]:
-            answer = answers.get(asked["question_id"], "").strip()
-            if not answer:
-                dropped("question without an answer")
-                continue
-            talk = Talk(str(asked["question_id"]), images=(coco_name(asked["image_id"]),))
-            talks.append(talk.exchange(asked["question"].strip(), answer))
-        return talks
+        answers = {a["question_id"]: a["multiple_choice_answer"].strip() for a in read_json(annotations)["annotations"]}
+        return answered(questions, answers, dropped)
 
     def rules(self, options: VqaOptions) -> Sequence[Rule]:
         return short_answers(options)
+
+
+def answered(questions: Path, answers: Mapping[int, str], dropped: Dropped) -> list[Talk]:
+    """The questions of a file in VQA's form, each with its answer."""
+    talks = []
+    for asked in read_json(questions)["questions"]:
+        answer = answers.get(asked["question_id"], "")
+        if not answer:
+            dropped("question without an answer")
+            continue
+        talk = Talk(str(asked["question_id"]), images=(coco_name(asked["image_id"]),))
+        talks.append(talk.exchange(asked["question"].strip(), answer))
+    return talks
 
 
 def short_answers(options: VqaOptions) -> list[Rule]:
