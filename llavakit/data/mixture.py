@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,50 @@ from pydantic import Field
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import Conversation
+from llavakit.data.dice import Dice
+from llavakit.data.keep import Keep
 from llavakit.data.source import Source
 from llavakit.data.sources.llava import LlavaSource
 
 
 class SourceSpec(Config):
     """A file in LLaVA's format. ``weight`` is how many times each record appears in an epoch: 0.5 takes a random
-    half (another in each epoch), 2 takes every record twice. ``records`` is the published size, for a plan made
+    half (another in each epoch), 2 takes every record twice. ``keep`` says which records take part, ``cap`` how many
+    of those at most (chosen by the seed, the same in every epoch). ``records`` is the published size, for a plan made
     before the file is at hand; a file of another size is used as it is."""
 
     path: str
     images: str | None = None
     weight: float = Field(1.0, gt=0)
+    keep: Keep = Keep()
+    cap: int | None = Field(None, gt=0)
     records: int | None = None
+
+
+class Chosen:
+    """Some records of a source, in its order; a Source itself."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.name = source.name
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Conversation:
+        return self.source[int(self.indices[index])]
+
+
+def open_source(name: str, spec: SourceSpec, image_first: bool, seed: int = 0) -> Source:
+    """The file of ``spec``, with what it keeps. Raises :class:`BadRequest` for one that is missing or broken."""
+    source = LlavaSource(Path(spec.path), spec.images, image_first)
+    indices = list(range(len(source)))
+    if spec.keep != Keep():
+        indices = [i for i in indices if spec.keep(source.records[i])]
+    if spec.cap is not None:
+        indices = Dice(seed, name, "cap").sample(indices, spec.cap, str)
+    return source if len(indices) == len(source) else Chosen(source, indices)
 
 
 class Mixture:
@@ -41,9 +72,7 @@ class Mixture:
     @classmethod
     def of(cls, specs: Mapping[str, SourceSpec], image_first: bool, seed: int = 0) -> Mixture:
         """Opens the files. Raises :class:`BadRequest` for one that is missing, broken or empty."""
-        opened: dict[str, Source] = {
-            name: LlavaSource(Path(spec.path), spec.images, image_first) for name, spec in specs.items()
-        }
+        opened: dict[str, Source] = {name: open_source(name, spec, image_first, seed) for name, spec in specs.items()}
         return cls(opened, {name: spec.weight for name, spec in specs.items()}, seed)
 
     def __len__(self) -> int:

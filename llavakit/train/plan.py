@@ -114,5 +114,5 @@ def _stage(name: str, stage: Stage, sizes: dict[Part, int]) -> StagePlan:
 def _samples(source: SourceSpec) -> tuple[int, bool]:
     """Records times weight, and whether that is the published number."""
     if source.records is not None and not Path(source.path).exists():
-        return round(source.records * source.weight), True
+        return round(min(source.records, source.cap or source.records) * source.weight), True
     return len(Mixture.of({"data": source}, image_first=False)), False

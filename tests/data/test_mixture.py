@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import Conversation, question
 from llavakit.data.mixture import Mixture, SourceSpec
+from tests.data.samples import records
 
 
 class Numbered:
@@ -75,3 +77,23 @@ def test_an_empty_source_is_refused_by_name(tmp_path: Path) -> None:
         mixture({"a": 2, "b": 5}, {"a": 0.1, "b": 1.0})
     with pytest.raises(BadRequest, match="greater than 0"):
         SourceSpec.parse({"path": "a.json", "weight": 0})
+
+
+def test_keep_and_cap_choose_records(tmp_path: Path) -> None:
+    made = records(40, tmp_path)
+    for number, record in enumerate(made):
+        record["source"] = "even" if number % 2 == 0 else "odd"
+    (tmp_path / "a.json").write_text(json.dumps(made))
+
+    def ids(seed: int = 0, **spec: object) -> list[str]:
+        chosen = SourceSpec.parse({"path": str(tmp_path / "a.json"), **spec})
+        mixed = Mixture.of({"a": chosen}, image_first=False, seed=seed)
+        return [mixed.at(0, n).id for n in range(len(mixed.sources["a"]))]
+
+    assert ids(keep={"sources": ["odd"]}) == [f"r{n}" for n in range(1, 40, 2)]
+    assert ids(keep={"pictured": False}) == [f"r{n}" for n in range(3, 40, 4)]
+    assert ids(keep={"text": "It is (red|blue)", "pictured": True}) == ids(keep={"pictured": True, "without": "green"})
+    assert ids(keep={"max_turns": 2}) == ids(keep={"pictured": True})
+    assert len(ids(cap=7)) == 7 and ids(cap=7) == ids(cap=7) != ids(cap=7, seed=1) and len(ids(cap=700)) == 40
+    with pytest.raises(BadRequest, match="is no regular expression"):
+        SourceSpec.parse({"path": "a", "keep": {"text": "("}})

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from llavakit.base.errors import BadRecord, BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import IMAGE, Conversation, ImageRef, Role, Turn
+from llavakit.data.reader import Dropped, Options, Reader, Rule, Talk, Talks
+from llavakit.data.rules import image_folder
+from llavakit.data.stream import items
 
 ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -70,3 +73,58 @@ def conversation(record: dict[str, Any], images: Path, where: str, identity: str
 def _image_first(text: str) -> str:
     marks = text.count(IMAGE)
     return f"{IMAGE}\n" * marks + text.replace(IMAGE, "").strip() if marks else text
+
+
+class PublishedOptions(Options):
+    folder: str = ""
+    """Where under the root the images lie; empty where the file's own names say it."""
+
+
+class Published(Reader[PublishedOptions]):
+    """Files that are in LLaVA's format already, under the names that their authors gave them: read as they are. An
+    unsound record is left out and counted by what is wrong with it."""
+
+    options: ClassVar[type[Options]] = PublishedOptions
+
+    def read(self, data: Path, options: PublishedOptions, dropped: Dropped) -> Talks:
+        talks = []
+        for path in self.inputs(data, options):
+            for item in items(path):
+                try:
+                    talks.append(_talk(item.value, f"{path} record {item.index}", item.index))
+                except BadRecord as error:
+                    dropped(f"unsound: {error.reason}")
+        return talks
+
+    def rules(self, options: PublishedOptions) -> Sequence[Rule]:
+        return [image_folder(options.folder)] if options.folder else []
+
+
+class OwnOptions(PublishedOptions):
+    file: str
+
+
+class OwnFile(Published):
+    name = "llava"
+    get = "your own file in LLaVA's format (option file)"
+    options = OwnOptions
+
+    def needs(self, options: PublishedOptions) -> Sequence[str]:
+        assert isinstance(options, OwnOptions)
+        return (options.file,)
+
+
+def _talk(record: Any, where: str, index: int) -> Talk:
+    if not isinstance(record, dict):
+        raise BadRecord(f"is {type(record).__name__}, not an object", where)
+    id = str(record.get("id", index))
+    found = conversation(record, Path(), where, id, image_first=False)
+    if not found.answered:
+        raise BadRecord("the last word is not the assistant's", where)
+    turns = [("human" if turn.role == "user" else "gpt", turn.text) for turn in found.turns]
+    if found.system is not None:
+        turns.insert(0, ("system", found.system))
+    return Talk(id, tuple(turns), tuple(str(image) for image in found.images))
+
+
+SOURCE = OwnFile()
