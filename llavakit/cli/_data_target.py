@@ -69,12 +69,14 @@ def how(args: argparse.Namespace, recipe: Recipe, stage: Stage) -> How:
     from llavakit.chat.template import get_template
     from llavakit.data.measure import load_tokenizer
     from llavakit.data.show.page import How
+    from llavakit.image.anyres import AnyRes
     from llavakit.image.square import Square
     from llavakit.model.encode import Codec
     from llavakit.model.known import configuration
     from llavakit.model.towers import patch_tokens, vision_config
 
-    template, codec, patches, square = get_template(stage.template), None, 0, Square(size=336, mode=stage.image)
+    template, codec, patches = get_template(stage.template), None, 0
+    square = Square(size=336, mode=stage.image.global_view if isinstance(stage.image, AnyRes) else stage.image)
     # A checkpoint's own tower, where the tokenizer's directory is one: it goes before the recipe's.
     tower = args.tokenizer if args.tokenizer and is_model(args.tokenizer) else recipe.model.vision
     if tower is not None:
@@ -84,7 +86,7 @@ def how(args: argparse.Namespace, recipe: Recipe, stage: Stage) -> How:
         if tower is None:
             raise BadRequest(f"{recipe.name} names no vision tower; give --tokenizer a whole checkpoint's directory")
         tokens = patch_tokens(vision, recipe.model.keep_cls)
-        codec = Codec(load_tokenizer(args.tokenizer), template, square, tokens, recipe.max_length)
+        codec = Codec(load_tokenizer(args.tokenizer), template, square, tokens, recipe.max_length).seeing(stage.image)
     return How(
         template, square, patches, stage.image_first, recipe.max_length, stage.batch_size, stage.row_tokens, codec
     )
