@@ -6,7 +6,6 @@ directories and loaded by the code that loads ``openai/clip-vit-large-patch14-33
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from llavakit.model.quiet import quiet
 from llavakit.train.backbones_spec import Backbones
 from llavakit.train.optim import muon, set_rates
 from llavakit.train.schedule import schedule
+from llavakit.train.start import start_language, start_tower
 
 BOS, EOS, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 
@@ -93,6 +93,7 @@ def _language(spec: Backbones, texts: Sequence[str], out: Path, metrics: JsonlLo
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+    start_language(model)
     rng = np.random.default_rng((spec.seed, 1))
     encoded = [
         [tokenizer.bos_token_id, *e.ids, tokenizer.eos_token_id]
@@ -172,7 +173,7 @@ def _clip(spec: Backbones, conversations: Sequence[Conversation], language: Path
     )
     # Plain attention: at some 65 tokens torch's fused CPU kernel is slower, most of all backward.
     model.set_attn_implementation("eager")
-    _start_embeddings(model.vision_model.embeddings, normalise(pixels[:300], how, torch.float32))
+    start_tower(model.vision_model.embeddings, normalise(pixels[:300], how, torch.float32))
     rng = np.random.default_rng((spec.seed, 2))
 
     def loss() -> torch.Tensor:
@@ -194,40 +195,6 @@ def _clip(spec: Backbones, conversations: Sequence[Conversation], language: Path
             size={"shortest_edge": size.image_size},
             crop_size={"height": size.image_size, "width": size.image_size},
         ).save_pretrained(temporary)
-
-
-@torch.no_grad()
-def _start_embeddings(embeddings: Any, pictures: torch.Tensor) -> None:
-    """Where the tower's first layer starts: places it can tell apart, and patches by their principal components.
-
-    ``pictures`` float[n, 3, S, S]. Components are whitened, each with both signs, so that fine detail is as loud as
-    mean colour; random filters hear little else.
-    """
-    patch, width = embeddings.patch_size, embeddings.embed_dim
-    side = pictures.shape[-1] // patch
-    embeddings.position_embedding.weight[1:] = _positions(side, width)
-    patches = (
-        pictures.unfold(2, patch, patch).unfold(3, patch, patch).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
-    )
-    centred = patches - patches.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    kept = min(width // 2, len(values))
-    components = vectors[:, -kept:] / (values[-kept:] + 1e-3 * values[-1]).sqrt()
-    filters = 0.3 * torch.cat([components, -components], dim=1).T
-    embeddings.patch_embedding.weight[: 2 * kept] = filters.view(-1, 3, patch, patch)
-
-
-def _positions(side: int, width: int) -> torch.Tensor:
-    """Sines and cosines of a patch's column and row, ``[side * side, width]``, to begin with.
-
-    CLIP's own start, noise of 0.02, is lost beside the pixels: for hundreds of steps the tower cannot tell where
-    anything is, and so learns neither places nor shapes. The table is learned on from here.
-    """
-    waves = torch.logspace(0, math.log10(side), width // 4) * math.pi / (2 * side)
-    at = torch.arange(side, dtype=torch.float32)
-    rows, columns = torch.meshgrid(at, at, indexing="ij")
-    angles = [axis.flatten()[:, None] * waves for axis in (columns, rows)]
-    return 0.5 * torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
 
 
 def _optimise(

@@ -1,0 +1,91 @@
+"""Where small backbones start. From here minutes do what takes days from plain noise.
+
+A transformer that starts at random spends most of a short training finding out that neighbours belong together and
+that like attends to like. Both can be said in the starting weights of an ordinary Llama or CLIP (compare "mimetic
+initialisation", arXiv 2305.09828); everything is learned on from here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+LOUD = 4.0  # the channel that all words share, beside 0.5 of the others
+NEAR = (0.15, 0.7)  # radians a token: rotary channels that tell the last few tokens from the rest ...
+FAR = 0.02  # ... and, below this, those that hardly see distance
+BEHIND = 2.5  # tokens: the middle of what the first layer looks back at
+
+
+@torch.no_grad()
+def start_language(model: Any) -> None:
+    """Weights of a Llama, in place: the first layer adds to each word the mean of the few before it, so that "red star"
+    is known at "star"; in the later ones a word attends to where the same words stand, and copies from there."""
+    config = model.config
+    width, heads = config.hidden_size, config.num_attention_heads
+    size = width // heads
+    eye = torch.eye(width)
+    embedding = model.get_input_embeddings().weight
+    embedding.normal_(std=0.5)
+    model.get_output_embeddings().weight.copy_(0.1 * embedding)
+    model.get_output_embeddings().weight[:, 0] = 0
+    embedding[:, 0] = LOUD
+    scale = float(embedding.square().mean(1).sqrt().mean())
+    speeds = config.rope_parameters["rope_theta"] ** (-torch.arange(0, size, 2) / size)
+    near, far = ((speeds > NEAR[0]) & (speeds < NEAR[1])).float(), (speeds < FAR).float()
+    cosine, sine = torch.cos(BEHIND * speeds), torch.sin(BEHIND * speeds)
+    turned = torch.cat([near * (cosine + sine), near * (cosine - sine)])  # of the key's (near, near), that far back
+    strength = math.sqrt(10.0 * math.sqrt(size) / (2 * float(near.sum()))) / (LOUD / scale)
+    for index, layer in enumerate(model.model.layers):
+        attention = layer.self_attn
+        query, key = attention.q_proj.weight, attention.k_proj.weight
+        if index == 0:
+            for weight, direction in ((query, turned), (key, torch.cat([near, near]))):
+                weight *= 0.2
+                weight[:, 0] = strength * direction.repeat(heads)
+            attention.v_proj.weight.copy_(eye)
+            attention.o_proj.weight.copy_(2 * scale * eye)
+        else:
+            like = torch.randn(width, width) * 0.7 * math.sqrt(size / (2 * float(far.sum())) / width)
+            like *= torch.cat([far, far]).repeat(heads)[:, None]
+            like[:, 0] = 0
+            query.copy_(like)
+            key.copy_(like)
+            attention.v_proj.weight.copy_(0.5 * eye)
+            attention.o_proj.weight.copy_(0.5 * eye)
+        attention.v_proj.weight[0] = 0
+
+
+@torch.no_grad()
+def start_tower(embeddings: Any, pictures: torch.Tensor) -> None:
+    """Where the tower's first layer starts: places it can tell apart, and patches by their principal components.
+
+    ``pictures`` float[n, 3, S, S]. Components are whitened, each with both signs, so that fine detail is as loud as
+    mean colour; random filters hear little else.
+    """
+    patch, width = embeddings.patch_size, embeddings.embed_dim
+    side = pictures.shape[-1] // patch
+    embeddings.position_embedding.weight[1:] = _positions(side, width)
+    patches = (
+        pictures.unfold(2, patch, patch).unfold(3, patch, patch).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
+    )
+    centred = patches - patches.mean(0)
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    kept = min(width // 2, len(values))
+    components = vectors[:, -kept:] / (values[-kept:] + 1e-3 * values[-1]).sqrt()
+    filters = 0.3 * torch.cat([components, -components], dim=1).T
+    embeddings.patch_embedding.weight[: 2 * kept] = filters.view(-1, 3, patch, patch)
+
+
+def _positions(side: int, width: int) -> torch.Tensor:
+    """Sines and cosines of a patch's column and row, ``[side * side, width]``, to begin with.
+
+    CLIP's own start, noise of 0.02, is lost beside the pixels: for hundreds of steps the tower cannot tell where
+    anything is, and so learns neither places nor shapes. The table is learned on from here.
+    """
+    waves = torch.logspace(0, math.log10(side), width // 4) * math.pi / (2 * side)
+    at = torch.arange(side, dtype=torch.float32)
+    rows, columns = torch.meshgrid(at, at, indexing="ij")
+    angles = [axis.flatten()[:, None] * waves for axis in (columns, rows)]
+    return 0.5 * torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
