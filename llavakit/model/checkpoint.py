@@ -1,4 +1,7 @@
-"""Native checkpoints: transformers' own ``llava`` directory plus ``llavakit.json``. There is no second format.
+"""Native checkpoints: transformers' own ``llava`` directory plus ``llavakit.json``.
+
+What transformers' ``llava`` cannot hold, and only that, is refused, or on demand saved in the same directory with
+``model_type: llavakit``, which no other program takes for its own.
 
 Details that engines need (each was met by trying): classic tensor names (``vision_tower.vision_model.*``,
 ``language_model.model.*``), since vLLM and transformers 4 refuse or silently skip the new ones; ``rope_theta`` at the
@@ -20,12 +23,14 @@ from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
 from llavakit.chat.template import JinjaTemplate
 from llavakit.image.square import Square
-from llavakit.model.connector import Connector, ConnectorKind
+from llavakit.model.build import ModelSpec, outline
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
-from llavakit.model.towers import VisionTower
+from llavakit.model.towers import WRAPPED
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
+ACTS = {"mlp2x_gelu": "gelu", "linear": "linear"}
+"""Connectors of transformers' ``llava``, and the ``projector_hidden_act`` that each is there."""
 SHARD_BYTES = 5 * 10**9
 
 
@@ -46,30 +51,58 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
 
     Raises :class:`BadRequest` naming the file, or the tensors, that it lacks.
     """
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     path = resolve(path)
     for name in FILES:
         if not (path / name).is_file():
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
-    config = AutoConfig.from_pretrained(path)
-    if config.model_type != "llava":
-        raise BadRequest(f"{path} holds a {config.model_type!r} model, not 'llava'")
-    keep_cls = config.vision_feature_select_strategy == "full"
+    config, spec = read_config(path)
     with torch.device(device):
-        tower = VisionTower(
-            AutoModel.from_config(config.vision_config, dtype=dtype), config.vision_feature_layer, keep_cls
-        )
-        language = AutoModelForCausalLM.from_config(config.text_config, dtype=dtype)
-        kind: ConnectorKind = "linear" if config.projector_hidden_act == "linear" else "mlp2x_gelu"
-        connector = Connector(config.vision_config.hidden_size, config.text_config.hidden_size, kind).to(dtype)
-    square = _load_square(path)
-    model = Llava(tower, connector, language, square)
+        model = outline(config.vision_config, config.text_config, spec, _load_square(path), dtype)
     _load_tensors(model, path)
+    _check_linear(model, path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     template = JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
-    return model.eval(), Codec(tokenizer, template, square, tower.tokens, limit)
+    return model.eval(), Codec(tokenizer, template, model.square, model.image_tokens, limit)
+
+
+def read_config(path: Path) -> tuple[Any, ModelSpec]:
+    """``config.json`` as transformers' LlavaConfig, and how its parts are put together.
+
+    Raises :class:`BadRequest` for another kind of model, or a connector that is not LLaVA's.
+    """
+    from transformers import LlavaConfig
+
+    raw = read_json(path / "config.json")
+    kind = raw.get("model_type")
+    if kind not in ("llava", "llavakit"):
+        raise BadRequest(f"{path} holds a {kind!r} model, not 'llava'")
+    own = raw.pop("llavakit", {})
+    config = LlavaConfig.from_dict({**raw, "model_type": "llava"})
+    kinds = {act: kind for kind, act in ACTS.items()}
+    if config.projector_hidden_act not in kinds or not config.multimodal_projector_bias:
+        raise BadRequest(f"{path}: its connector is not LLaVA's (biases, and gelu or linear between its two layers)")
+    layer = config.vision_feature_layer
+    spec = {
+        "connector": kinds[config.projector_hidden_act],
+        "feature_layer": layer if isinstance(layer, int) else tuple(layer),
+        "keep_cls": config.vision_feature_select_strategy == "full",
+        "format": kind,
+        **own,
+    }
+    return config, ModelSpec.parse(spec, where=str(path / "config.json"))
+
+
+def _check_linear(model: Llava, path: Path) -> None:
+    """A linear connector runs its first layer alone, so the second must be the identity that it stands for."""
+    connector = model.multi_modal_projector
+    if connector.kind == "linear":
+        second = connector.linear_2
+        eye = torch.eye(len(second.bias), dtype=second.weight.dtype, device=second.weight.device)
+        if not torch.equal(second.weight, eye) or second.bias.any():
+            raise BadRequest(f"{path}: its connector is two matrices without an activation, which is not LLaVA's")
 
 
 def resolve(path: str | Path) -> Path:
@@ -90,7 +123,8 @@ def resolve(path: str | Path) -> Path:
 
 def native_state(model: Llava) -> dict[str, torch.Tensor]:
     """Every tensor under its classic name in transformers' ``llava``."""
-    state = {f"vision_tower.vision_model.{key}": value for key, value in model.vision_tower.whole_state().items()}
+    wrapper = "vision_model." if model.vision_tower.config.model_type in WRAPPED else ""
+    state = {f"vision_tower.{wrapper}{key}": value for key, value in model.vision_tower.whole_state().items()}
     state |= {f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict().items()}
     state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict().items()}
     return state
@@ -105,10 +139,10 @@ def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
         vision_config=tower.config.to_dict(),
         text_config=language.config.to_dict(),
         image_token_index=codec.image_id,
-        image_seq_length=tower.tokens,
-        projector_hidden_act=model.multi_modal_projector.act,
+        image_seq_length=model.image_tokens,
+        projector_hidden_act=ACTS.get(model.multi_modal_projector.kind, "gelu"),
         vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
-        vision_feature_layer=tower.layer,
+        vision_feature_layer=tower.layer if isinstance(tower.layer, int) else list(tower.layer),
         tie_word_embeddings=bool(getattr(language.config, "tie_word_embeddings", False)),
         architectures=["LlavaForConditionalGeneration"],
     ).to_dict()
@@ -123,6 +157,10 @@ def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
         part["dtype"] = str(model.dtype).removeprefix("torch.")
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         text[key] = getattr(codec.tokenizer, key)
+    if model.form == "llavakit":
+        # Not by the name of a model that others know: they would load it, and leave out what they have no place for.
+        own = {"connector": model.multi_modal_projector.kind, "keep_registers": tower.keep_registers}
+        config |= {"model_type": model.form, "architectures": ["LlavakitModel"], "llavakit": own}
     return config
 
 
@@ -202,7 +240,7 @@ def _plain(name: str) -> str:
             name = "language_model.model." + name.removeprefix("language_model.")
         if name == "lm_head.weight":
             name = "language_model.lm_head.weight"
-    return name.replace("vision_tower.vision_model.", "vision_tower.")
+    return name.replace("vision_tower.vision_model.", "vision_tower.").replace("vision_tower.model.", "vision_tower.")
 
 
 def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
@@ -220,7 +258,7 @@ def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
-        num_additional_image_tokens=int(tower.has_cls),
+        num_additional_image_tokens=tower.specials,
         chat_template=codec.template.jinja(),
     )
     processor.save_pretrained(path)

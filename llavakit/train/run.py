@@ -103,7 +103,7 @@ class Run:
             model, codec = checkpoint.load(self.out / "stages" / list(self.recipe.stages)[number - 1])
         else:
             model, tokenizer = build(self.parts(), self.recipe.seed)
-            codec = Codec(tokenizer, template, model.square, model.vision_tower.tokens)
+            codec = Codec(tokenizer, template, model.square, model.image_tokens)
         model.square = model.square.evolve(mode=stage.image)
         codec = replace(codec, template=template, square=model.square, max_length=self.recipe.max_length)
         return model, codec
