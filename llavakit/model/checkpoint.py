@@ -97,7 +97,7 @@ def read_config(path: Path) -> tuple[Any, ModelSpec]:
 
 def _check_linear(model: Llava, path: Path) -> None:
     """A linear connector runs its first layer alone, so the second must be the identity that it stands for."""
-    connector = model.multi_modal_projector
+    connector: Any = model.multi_modal_projector
     if connector.kind == "linear":
         second = connector.linear_2
         eye = torch.eye(len(second.bias), dtype=second.weight.dtype, device=second.weight.device)

@@ -56,6 +56,9 @@ class Perceptron(Connector):
     ``linear`` keeps that format exactly: linear_1 = W, the activation the identity, linear_2 a frozen identity.
     """
 
+    linear_1: nn.Linear
+    linear_2: nn.Linear
+
     def __init__(self, vision_width: int, text_width: int, kind: str = "mlp2x_gelu") -> None:
         super().__init__(kind)
         self.depth = 2 if kind == "linear" else int(kind[3])

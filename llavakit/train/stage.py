@@ -10,6 +10,8 @@ from llavakit.base.config import Config
 from llavakit.chat.template import get_template
 from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
+from llavakit.data.sources.llava import ImageFirst
+from llavakit.model.adapters import Lora
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
@@ -22,24 +24,42 @@ class Stage(Config):
     data: dict[str, SourceSpec]
     template: str
     train: dict[Part, float] = Field(min_length=1)
+    tower_layers: int | None = Field(None, gt=0)
+    """How many of the tower's layers train, from the last one that is used; None: all, and what comes before them."""
+    lora: Lora | None = None
+    """Adapters that train in place of the weights of the parts they are on."""
     batch_size: int = Field(gt=0)
     epochs: float = Field(1.0, gt=0)
-    warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps in which the rate rises linearly; then it falls as a cosine to 0."""
+    warmup: float = Field(0.03, ge=0)
+    """Share of the steps in which the rate rises linearly, or, from 1 on, their number; then it is a cosine to 0."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """``muon``: Muon for the matrices inside the layers, AdamW for the rest; for training from scratch."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)
     image: Literal["pad", "crop"] = "pad"
-    image_first: bool = True
-    """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2."""
+    image_first: ImageFirst = True
+    """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2; ``random``: before or after the
+    text of its turn, as LLaVA's first data has it."""
+    augment: bool = False
+    """Random crops and flips of pictures whose text does not speak of what they would change."""
     row_tokens: int = Field(4096, gt=0)
     """Tokens that go through the model at once; a step is as many packed rows as its samples need."""
 
     @model_validator(mode="after")
     def _template_exists(self) -> Stage:
         get_template(self.template)
+        return self
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Stage:
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(f"warmup: {self.warmup:g} is neither a share of the steps nor a number of them")
+        if self.tower_layers is not None and "vision_tower" not in self.train:
+            raise ValueError("tower_layers: vision_tower is not named in train, so none of its layers learns")
+        for part in self.lora.parts if self.lora else ():
+            if part not in self.train:
+                raise ValueError(f"lora.parts: {part} is not named in train, so its adapters would not learn")
         return self
 
 
