@@ -81,7 +81,9 @@ class Run:
         model, codec = self.start(number, stage)
         prepare(model, stage, self.recipe.seed + number, self.device)
         mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
-        steps = Steps(mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad)
+        steps = Steps(
+            mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad, stage.augment
+        )
         model.to(self.device).train()
         optimiser = make_optimiser(model, stage)
         done, totals = self.recover(name, model, optimiser)
