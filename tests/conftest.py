@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import toys
+
 # Nothing here may reach a hub; set before transformers is imported anywhere.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 ROOT = Path(__file__).parents[1]
-TEXT = [
-    "A small striped red circle at the top left and the word TAXI.",
-    "A large solid blue star on the right. How many things are there? 3",
-    "USER: What colour is the star? ASSISTANT: Blue. Yes No 1 2 3 4 5 [0.12, 0.30, 0.25, 0.44]",
-]
 
 
 @pytest.fixture(scope="session")
@@ -30,66 +27,20 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with ``clip`` and ``language``: tiny random models saved as transformers saves them."""
-    import torch
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, LlamaConfig, LlamaForCausalLM
-
-    from llavakit.train.backbones import train_tokenizer
-
-    out = tmp_path_factory.mktemp("backbones")
-    tokenizer = train_tokenizer(TEXT * 20, 400)
-    ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    torch.manual_seed(0)
-    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
-    clip = CLIPModel(
-        CLIPConfig(
-            vision_config={**tower, "image_size": 28, "patch_size": 7},
-            text_config={**tower, "vocab_size": len(tokenizer), **ids},
-            projection_dim=16,
-        )
-    )
-    clip.save_pretrained(out / "clip")
-    size = {"height": 28, "width": 28}
-    CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=size).save_pretrained(out / "clip")
-    llama = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=48,
-            intermediate_size=96,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            initializer_range=0.2,  # or every greedy answer is one repeated token
-            **ids,
-        )
-    )
-    llama.save_pretrained(out / "language")
-    tokenizer.save_pretrained(out / "language")
-    return out
+    return toys.write_backbones(tmp_path_factory.mktemp("backbones"))
 
 
 @pytest.fixture()
 def toy(backbones: Path):  # type: ignore[no-untyped-def]
     """A fresh (model, codec) built from the tiny backbones, template vicuna_v1, context 512."""
-    from llavakit.chat.template import get_template
-    from llavakit.model.build import ModelSpec, build
-    from llavakit.model.encode import Codec
-
-    model, tokenizer = build(ModelSpec(vision=str(backbones / "clip"), language=str(backbones / "language")))
-    codec = Codec(tokenizer, get_template("vicuna_v1"), model.square, model.vision_tower.tokens, 512)
-    return model, codec
+    return toys.build_toy(backbones)
 
 
 @pytest.fixture(scope="session")
 def checkpoint(backbones: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A native checkpoint directory of the toy model."""
-    from llavakit.chat.template import get_template
-    from llavakit.model.build import ModelSpec, build
     from llavakit.model.checkpoint import save
-    from llavakit.model.encode import Codec
 
-    model, tokenizer = build(ModelSpec(vision=str(backbones / "clip"), language=str(backbones / "language")))
-    codec = Codec(tokenizer, get_template("vicuna_v1"), model.square, model.vision_tower.tokens, 512)
     path = tmp_path_factory.mktemp("checkpoint") / "model"
-    save(model, codec, path)
+    save(*toys.build_toy(backbones), path)
     return path

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from llavakit.chat.labels import IGNORE
-from llavakit.model.encode import Example
+from llavakit.model.encode import Example, pictures
 from llavakit.model.llava import Batch
 
 
@@ -21,13 +21,14 @@ def collate(examples: Sequence[Example], image_id: int) -> Batch:
     # Nothing predicts the first token of an example: its neighbour in the row belongs to another.
     labels[starts] = IGNORE
     (supervised,) = np.nonzero(labels != IGNORE)
-    pixels = np.concatenate([example.pixels for example in examples])
+    pixels, take = pictures(examples)
     return Batch(
         ids=torch.from_numpy(ids),
         positions=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])),
         segments=lengths,
         predict=torch.from_numpy(supervised - 1),
         targets=torch.from_numpy(labels[supervised]),
-        pixels=torch.from_numpy(pixels) if len(pixels) else None,
+        pixels=None if pixels is None else torch.from_numpy(pixels),
         image_at=torch.from_numpy(np.nonzero(ids == image_id)[0]),
+        take=None if take is None else torch.from_numpy(take),
     )

@@ -10,7 +10,7 @@ from transformers import DynamicCache
 
 from llavakit.chat.conversation import Conversation
 from llavakit.engine.sample import Decoding, choose
-from llavakit.model.encode import Codec, Example, encode
+from llavakit.model.encode import Codec, Example, encode, pictures
 from llavakit.model.llava import Llava
 
 GREEDY = Decoding()
@@ -109,8 +109,7 @@ class Engine:
             ids[row, longest - len(example) :] = torch.from_numpy(example.ids)
             mask[row, longest - len(example) :] = 1
         ids, mask = ids.to(device), mask.to(device)
-        pictures = [torch.from_numpy(example.pixels) for example in examples if len(example.pixels)]
-        pixels = torch.cat(pictures).to(device) if pictures else None
+        pixels, take = (None if part is None else torch.from_numpy(part).to(device) for part in pictures(examples))
         image_at = ((ids == self.codec.image_id) & mask.bool()).flatten().nonzero().squeeze(-1)
-        embeddings = model.embed(ids.flatten(), pixels, image_at)
+        embeddings = model.embed(ids.flatten(), pixels, image_at, take)
         return embeddings.view(len(examples), longest, -1), mask

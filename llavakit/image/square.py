@@ -1,7 +1,8 @@
 """Pad / crop / resize: a picture of any size -> the square that the vision tower sees, as bytes.
 
 ``pad``: LLaVA-1.5's instruction tuning and inference: padded to a square with the mean colour, then resized.
-``crop``: its stage 1: shortest edge resized, centre cropped. Both equal transformers' PIL image processors.
+``crop``: its stage 1: shortest edge resized, centre cropped. ``squash``: resized, its proportions lost, as LLaVA-1.6
+does with its global view and SigLIP always. All equal transformers' PIL image processors.
 Normalisation is left to :func:`normalise`, on the device: bytes are a quarter of the transport.
 """
 
@@ -21,11 +22,14 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
+Mode = Literal["pad", "crop", "squash"]
+
+
 class Square(Config):
     """How a picture becomes ``size`` x ``size`` pixels, and the tower's normalisation."""
 
     size: int
-    mode: Literal["pad", "crop"] = "pad"
+    mode: Mode = "pad"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
@@ -38,10 +42,13 @@ class Square(Config):
 
 def square(image: Image.Image, how: Square) -> np.ndarray:
     """An RGB picture -> uint8 ``[3, size, size]``."""
-    image = _pad(image, how.background) if how.mode == "pad" else image
-    scaled = _resize_shortest(image, how.size)
-    left, top = (scaled.width - how.size) // 2, (scaled.height - how.size) // 2
-    scaled = scaled.crop((left, top, left + how.size, top + how.size))
+    if how.mode == "squash":
+        scaled = image.resize((how.size, how.size), Image.Resampling.BICUBIC)
+    else:
+        image = _pad(image, how.background) if how.mode == "pad" else image
+        scaled = _resize_shortest(image, how.size)
+        left, top = (scaled.width - how.size) // 2, (scaled.height - how.size) // 2
+        scaled = scaled.crop((left, top, left + how.size, top + how.size))
     return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
 
 

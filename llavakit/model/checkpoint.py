@@ -1,7 +1,7 @@
-"""Native checkpoints: transformers' own ``llava`` directory plus ``llavakit.json``.
+"""Native checkpoints: transformers' own ``llava`` directory (``llava_next`` for tiles) plus ``llavakit.json``.
 
-What transformers' ``llava`` cannot hold, and only that, is refused, or on demand saved in the same directory with
-``model_type: llavakit``, which no other program takes for its own.
+What those cannot hold is refused, or on demand saved in the same directory with ``model_type: llavakit``, which no
+other program takes for its own.
 
 Details that engines need (each was met by trying): classic tensor names (``vision_tower.vision_model.*``,
 ``language_model.model.*``), since vLLM and transformers 4 refuse or silently skip the new ones; ``rope_theta`` at the
@@ -21,21 +21,27 @@ from safetensors.torch import save_file
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
+from llavakit.base.log import log
 from llavakit.chat.template import JinjaTemplate
-from llavakit.image.square import Square
-from llavakit.model.build import ModelSpec, outline
+from llavakit.model.build import outline
+from llavakit.model.configuration import llava_config, read_config
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
+from llavakit.model.native import check_tiles
+from llavakit.model.preprocessor import load_grids, load_square, preprocessor_config
 from llavakit.model.towers import WRAPPED
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
-ACTS = {"mlp2x_gelu": "gelu", "linear": "linear"}
-"""Connectors of transformers' ``llava``, and the ``projector_hidden_act`` that each is there."""
 SHARD_BYTES = 5 * 10**9
 
 
 def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | None = None) -> None:
-    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``."""
+    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``.
+
+    A codec of tiles makes it a ``llava_next`` one, of a square a ``llava`` one. Raises :class:`BadRequest` where
+    transformers has no form for it.
+    """
+    _check_tiles(model, codec)
     with writing(path) as temporary:
         temporary.mkdir()
         _save_tensors(model, temporary)
@@ -47,7 +53,7 @@ def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | No
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Llava, Codec]:
-    """Loads a native ``llava`` directory, ours or anybody's.
+    """Loads a native ``llava`` or ``llava_next`` directory, ours or anybody's.
 
     Raises :class:`BadRequest` naming the file, or the tensors, that it lacks.
     """
@@ -58,41 +64,17 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
         if not (path / name).is_file():
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
     config, spec = read_config(path)
+    grids = load_grids(config, path)
     with torch.device(device):
-        model = outline(config.vision_config, config.text_config, spec, _load_square(path), dtype)
+        model = outline(config.vision_config, config.text_config, spec, load_square(path), dtype)
+    if grids is not None:
+        model.add_newline()
     _load_tensors(model, path)
     _check_linear(model, path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     template = JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
-    return model.eval(), Codec(tokenizer, template, model.square, model.image_tokens, limit)
-
-
-def read_config(path: Path) -> tuple[Any, ModelSpec]:
-    """``config.json`` as transformers' LlavaConfig, and how its parts are put together.
-
-    Raises :class:`BadRequest` for another kind of model, or a connector that is not LLaVA's.
-    """
-    from transformers import LlavaConfig
-
-    raw = read_json(path / "config.json")
-    kind = raw.get("model_type")
-    if kind not in ("llava", "llavakit"):
-        raise BadRequest(f"{path} holds a {kind!r} model, not 'llava'")
-    own = raw.pop("llavakit", {})
-    config = LlavaConfig.from_dict({**raw, "model_type": "llava"})
-    kinds = {act: kind for kind, act in ACTS.items()}
-    if config.projector_hidden_act not in kinds or not config.multimodal_projector_bias:
-        raise BadRequest(f"{path}: its connector is not LLaVA's (biases, and gelu or linear between its two layers)")
-    layer = config.vision_feature_layer
-    spec = {
-        "connector": kinds[config.projector_hidden_act],
-        "feature_layer": layer if isinstance(layer, int) else tuple(layer),
-        "keep_cls": config.vision_feature_select_strategy == "full",
-        "format": kind,
-        **own,
-    }
-    return config, ModelSpec.parse(spec, where=str(path / "config.json"))
+    return model.eval(), Codec(tokenizer, template, model.square, model.image_tokens, limit, grids)
 
 
 def _check_linear(model: Llava, path: Path) -> None:
@@ -103,6 +85,21 @@ def _check_linear(model: Llava, path: Path) -> None:
         eye = torch.eye(len(second.bias), dtype=second.weight.dtype, device=second.weight.device)
         if not torch.equal(second.weight, eye) or second.bias.any():
             raise BadRequest(f"{path}: its connector is two matrices without an activation, which is not LLaVA's")
+
+
+def _check_tiles(model: Llava, codec: Codec) -> None:
+    if codec.grids is None:
+        if model.image_newline is not None:
+            raise BadRequest("the model has a row end for tiles, and a checkpoint that sees one square would lose it")
+        return
+    if model.image_newline is None:
+        raise BadRequest("pictures are seen as tiles, and the model has no row end; call its add_newline() first")
+    check_tiles(model)
+    if codec.square.mode == "pad":
+        log.warning(
+            "the global view is padded, as LLaVA-1.5-HD's is: transformers and vLLM load this checkpoint but squash "
+            "that view (global_view=squash trains what they see)"
+        )
 
 
 def resolve(path: str | Path) -> Path:
@@ -126,42 +123,10 @@ def native_state(model: Llava) -> dict[str, torch.Tensor]:
     wrapper = "vision_model." if model.vision_tower.config.model_type in WRAPPED else ""
     state = {f"vision_tower.{wrapper}{key}": value for key, value in model.vision_tower.whole_state().items()}
     state |= {f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict().items()}
+    if model.image_newline is not None:
+        state["image_newline"] = state.pop("multi_modal_projector.image_newline")
     state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict().items()}
     return state
-
-
-def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
-    """``config.json``: transformers' LlavaConfig, with what older readers look for beside it."""
-    from transformers import LlavaConfig
-
-    tower, language = model.vision_tower, model.language_model
-    config = LlavaConfig(
-        vision_config=tower.config.to_dict(),
-        text_config=language.config.to_dict(),
-        image_token_index=codec.image_id,
-        image_seq_length=model.image_tokens,
-        projector_hidden_act=ACTS.get(model.multi_modal_projector.kind, "gelu"),
-        vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
-        vision_feature_layer=tower.layer if isinstance(tower.layer, int) else list(tower.layer),
-        tie_word_embeddings=bool(getattr(language.config, "tie_word_embeddings", False)),
-        architectures=["LlavaForConditionalGeneration"],
-    ).to_dict()
-    text = config["text_config"]
-    text["architectures"] = [type(language).__name__]
-    rope = text.get("rope_parameters") or {}
-    if "rope_theta" in rope:
-        text["rope_theta"] = rope["rope_theta"]
-    for part in (config, text, config["vision_config"]):
-        part.pop("_name_or_path", None)
-        part.pop("transformers_version", None)
-        part["dtype"] = str(model.dtype).removeprefix("torch.")
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        text[key] = getattr(codec.tokenizer, key)
-    if model.form == "llavakit":
-        # Not by the name of a model that others know: they would load it, and leave out what they have no place for.
-        own = {"connector": model.multi_modal_projector.kind, "keep_registers": tower.keep_registers}
-        config |= {"model_type": model.form, "architectures": ["LlavakitModel"], "llavakit": own}
-    return config
 
 
 def _generation_config(codec: Codec) -> dict[str, Any]:
@@ -244,16 +209,16 @@ def _plain(name: str) -> str:
 
 
 def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
-    from transformers import AutoImageProcessor, LlavaProcessor
+    from transformers import AutoImageProcessor, LlavaNextProcessor, LlavaProcessor
 
-    write_json(path / "preprocessor_config.json", _preprocessor_config(codec.square))
+    write_json(path / "preprocessor_config.json", preprocessor_config(codec.square, codec.grids))
     tower = model.vision_tower
     tokenizer = codec.tokenizer
     tokenizer.chat_template = codec.template.jinja()
     # LLaVA's callers pad on the left; the length is the context's, or engines cut or refuse.
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = codec.max_length
-    processor = LlavaProcessor(
+    processor = (LlavaProcessor if codec.grids is None else LlavaNextProcessor)(
         image_processor=AutoImageProcessor.from_pretrained(path),
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
@@ -269,37 +234,3 @@ def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
     for key in ("backend", "is_local", "name_or_path", "processor_class", "local_files_only"):
         config.pop(key, None)
     write_json(path / "tokenizer_config.json", config)
-
-
-def _preprocessor_config(square: Square) -> dict[str, Any]:
-    pad = square.mode == "pad"
-    return {
-        "image_processor_type": "LlavaImageProcessor" if pad else "CLIPImageProcessor",
-        "processor_class": "LlavaProcessor",
-        "do_convert_rgb": True,
-        **({"do_pad": True} if pad else {}),
-        "do_resize": True,
-        "size": {"shortest_edge": square.size},
-        "resample": 3,
-        "do_center_crop": True,
-        "crop_size": {"height": square.size, "width": square.size},
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(square.mean),
-        "image_std": list(square.std),
-    }
-
-
-def _load_square(path: Path) -> Square:
-    config = read_json(path / "preprocessor_config.json")
-    config = config.get("image_processor", config)
-    try:
-        size = config["size"].get("shortest_edge") or config["size"]["height"]
-        mean, std = tuple(config["image_mean"]), tuple(config["image_std"])
-    except (KeyError, AttributeError) as error:
-        raise BadRequest(f"{path / 'preprocessor_config.json'} lacks {error}") from None
-    return Square.parse(
-        {"size": size, "mode": "pad" if config.get("do_pad") else "crop", "mean": mean, "std": std},
-        where=str(path / "preprocessor_config.json"),
-    )

@@ -5,6 +5,8 @@ Training, evaluation, chat and serving all come through here, and here alone ``<
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +17,15 @@ from llavakit.chat.conversation import IMAGE, Conversation
 from llavakit.chat.labels import IGNORE, supervise
 from llavakit.chat.render import render
 from llavakit.chat.template import JinjaTemplate, Template
+from llavakit.image.anyres import AnyRes, Grid, layout, tiles, token_count
 from llavakit.image.open import open_image
-from llavakit.image.square import Square, square
+from llavakit.image.square import Mode, Square, square
 
 
 @dataclass(frozen=True)
 class Example:
     """One conversation as numbers. ``ids``, ``labels`` int64[L]; ``pixels`` uint8[n, 3, S, S]; ``cut``: tokens lost
-    to the maximum length."""
+    to the maximum length; ``take`` int64[K, 2]: what each image token is, as :attr:`Batch.take` says."""
 
     ids: np.ndarray
     labels: np.ndarray
@@ -30,6 +33,7 @@ class Example:
     id: str = ""
     source: str = ""
     cut: int = 0
+    take: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,13 +46,15 @@ class Example:
 
 @dataclass(frozen=True)
 class Codec:
-    """All that ``encode`` needs to know of a model. ``tokenizer`` is a fast one of transformers."""
+    """All that ``encode`` needs to know of a model. ``tokenizer`` is a fast one of transformers; ``image_tokens``: what
+    the tower gives for a square; ``grids``: of tiles, then ``square`` is how the global view is seen."""
 
     tokenizer: Any
     template: Template | JinjaTemplate
     square: Square
     image_tokens: int
     max_length: int = 2048
+    grids: tuple[Grid, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.image_id is None or self.image_id == self.tokenizer.unk_token_id:
@@ -58,8 +64,24 @@ class Codec:
     def image_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(IMAGE)
 
+    @property
+    def side(self) -> int:
+        """Features along an edge of a tile."""
+        return math.isqrt(self.image_tokens)
+
+    def tokens_of(self, width: int, height: int) -> int:
+        """Image tokens of a picture of this size, known before it is read."""
+        if self.grids is None:
+            return self.image_tokens
+        return token_count(width, height, self.grids, self.square.size, self.side)
+
     def using(self, template: Template | JinjaTemplate) -> Codec:
         return replace(self, template=template)
+
+    def seeing(self, image: Mode | AnyRes) -> Codec:
+        """The same, with pictures seen as one square or as tiles."""
+        mode, grids = (image.global_view, image.grids) if isinstance(image, AnyRes) else (image, None)
+        return replace(self, square=self.square.evolve(mode=mode), grids=grids)
 
 
 def encode(conversation: Conversation, codec: Codec, *, prompt: bool = False) -> Example:
@@ -81,22 +103,52 @@ def encode(conversation: Conversation, codec: Codec, *, prompt: bool = False) ->
     else:
         labels = supervise(ids, encoding.offsets, rendered.spans, rendered.text, conversation.where)
     is_image = ids == codec.image_id
-    repeats = np.where(is_image, codec.image_tokens, 1)
+    if is_image.sum() != len(conversation.images):
+        raise BadRecord(
+            f"the template's text has {is_image.sum()} {IMAGE} for {len(conversation.images)} image(s)",
+            conversation.where,
+        )
+    images = [open_image(ref.source, conversation.where) for ref in conversation.images]
+    counts = [codec.tokens_of(*image.size) for image in images]
+    repeats = np.ones(len(ids), dtype=np.int64)
+    repeats[is_image] = counts
     ids, labels = np.repeat(ids, repeats), np.repeat(labels, repeats)
     cut = max(0, len(ids) - codec.max_length)
     if prompt and len(ids) >= codec.max_length:
         raise BadRecord(
-            f"the question takes {len(ids)} tokens ({int(is_image.sum())} image(s) of {codec.image_tokens}) and the "
-            f"context holds {codec.max_length}; shorten it",
+            f"the question takes {len(ids)} tokens ({len(images)} image(s) of "
+            f"{', '.join(map(str, sorted(set(counts)))) or 0}) and the context holds {codec.max_length}; shorten it",
             conversation.where,
         )
     if cut:
         ids, labels = ids[: codec.max_length], labels[: codec.max_length]
-        if (ids == codec.image_id).sum() != is_image.sum() * codec.image_tokens:
+        if (ids == codec.image_id).sum() != sum(counts):
             raise BadRecord(f"is over {codec.max_length} tokens and the cut falls into an image", conversation.where)
         if not (labels[1:] != IGNORE).any():
             raise BadRecord(f"nothing supervised is left after the cut at {codec.max_length}", conversation.where)
-    pixels = [square(open_image(ref.source, conversation.where), codec.square) for ref in conversation.images]
+    if codec.grids is None:
+        parts, take = [square(image, codec.square)[None] for image in images], None
+    else:
+        parts = [tiles(image, codec.grids, codec.square) for image in images]
+        layouts = [layout(*image.size, codec.grids, codec.square.size, codec.side) for image in images]
+        take = _joined(layouts, [len(part) for part in parts])
     side = codec.square.size
-    stacked = np.stack(pixels) if pixels else np.empty((0, 3, side, side), dtype=np.uint8)
-    return Example(ids, labels, stacked, conversation.id, conversation.source, cut)
+    pixels = np.concatenate(parts) if parts else np.empty((0, 3, side, side), dtype=np.uint8)
+    return Example(ids, labels, pixels, conversation.id, conversation.source, cut, take)
+
+
+def pictures(examples: Sequence[Example]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The pixels of examples end to end (None without any), and their ``take`` counted through all of them."""
+    pixels = np.concatenate([example.pixels for example in examples])
+    if not len(pixels):
+        return None, None
+    takes = [example.take for example in examples if example.take is not None]
+    return pixels, _joined(takes, [len(example.pixels) for example in examples]) if takes else None
+
+
+def _joined(takes: Sequence[np.ndarray], images: Sequence[int]) -> np.ndarray:
+    """Several ``take`` as one, over images end to end; ``images``: how many each of them is over."""
+    out = np.concatenate([np.empty((0, 2), dtype=np.int64), *takes])
+    first = np.repeat(np.cumsum([0, *images[:-1]]), [len(take) for take in takes]) if len(takes) else 0
+    out[:, 0] += np.where(out[:, 0] < 0, 0, first)
+    return out

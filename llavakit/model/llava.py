@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llavakit.base.errors import BadRequest
 from llavakit.image.square import Square, normalise
 from llavakit.model.attention import packed
 from llavakit.model.connector import Connector
@@ -17,7 +18,7 @@ from llavakit.model.towers import VisionTower
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples packed end to end in one row of T tokens, n images of N features.
+    """Examples packed end to end in one row of T tokens, n images (or tiles) of N features, K image tokens.
 
     ids         int64[T]      every image placeholder already at its final length
     positions   int64[T]      restart at 0 with each example
@@ -25,7 +26,8 @@ class Batch:
     predict     int64[S]      positions in the row whose next token is supervised
     targets     int64[S]      those next tokens
     pixels      uint8[n, 3, S, S] or None when no example has an image
-    image_at    int64[n * N]  positions in the row that take image features, in order
+    image_at    int64[K]  positions in the row that take image features, in order
+    take        int64[K, 2], which: image and feature within it, or (-1, 0) for a row end; None: all, in order
     """
 
     ids: torch.Tensor
@@ -35,6 +37,7 @@ class Batch:
     targets: torch.Tensor
     pixels: torch.Tensor | None
     image_at: torch.Tensor
+    take: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
@@ -74,6 +77,21 @@ class Llava(nn.Module):
         """Positions that an image takes in the row."""
         return self.multi_modal_projector.tokens(self.vision_tower.tokens)
 
+    @property
+    def image_newline(self) -> nn.Parameter | None:
+        """The learned row end ``float[H]`` of tiled pictures; None in a model that sees squares only.
+
+        It lives in the connector: it is frozen, trains, and has its rate together with it.
+        """
+        return getattr(self.multi_modal_projector, "image_newline", None)
+
+    def add_newline(self, seed: int = 0) -> None:
+        """Gives the model a fresh row end, drawn as transformers draws it."""
+        width = self.language_model.config.hidden_size
+        drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed)) * width**-0.5
+        newline = nn.Parameter(drawn.to(self.device, self.dtype))
+        self.multi_modal_projector.register_parameter("image_newline", newline)
+
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pixels ``[n, 3, S, S]`` -> language embeddings ``[n, N, H]``."""
         frozen = not any(parameter.requires_grad for parameter in self.vision_tower.parameters())
@@ -82,17 +100,31 @@ class Llava(nn.Module):
         out: torch.Tensor = self.multi_modal_projector(features)
         return out
 
-    def embed(self, ids: torch.Tensor, pixels: torch.Tensor | None, image_at: torch.Tensor) -> torch.Tensor:
+    def embed(
+        self, ids: torch.Tensor, pixels: torch.Tensor | None, image_at: torch.Tensor, take: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Token ids ``int64[T]`` -> embeddings ``[T, H]``, image features put at positions ``image_at``."""
         embeddings: torch.Tensor = self.language_model.get_input_embeddings()(ids)
         if pixels is None:
             return embeddings
-        features = self.image_features(pixels).flatten(0, 1).to(embeddings.dtype)
+        features = self.image_features(pixels)
+        features = (features.flatten(0, 1) if take is None else self._arranged(features, take)).to(embeddings.dtype)
         return embeddings.index_copy(0, image_at, features)
+
+    def _arranged(self, features: torch.Tensor, take: torch.Tensor) -> torch.Tensor:
+        """Features of tiles ``[n, N, H]`` -> those of the image tokens ``[K, H]``, row ends among them."""
+        end = self.image_newline
+        if end is None:
+            raise BadRequest("pictures come as tiles, and this model has no row end; call its add_newline() first")
+        image, feature = take.unbind(1)
+        # A row end gathers feature 0 and where() drops it, gradient and all; so nothing waits for the device to count
+        # row ends, and no feature but that one is gathered twice: the sums of backward are the same in any order.
+        chosen = features.flatten(0, 1).index_select(0, (image * features.shape[1] + feature).clamp(min=0))
+        return torch.where(image[:, None] < 0, end.to(chosen.dtype), chosen)
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states ``[T, H]`` of a packed row; examples do not see each other."""
-        embeddings = self.embed(batch.ids, batch.pixels, batch.image_at)
+        embeddings = self.embed(batch.ids, batch.pixels, batch.image_at, batch.take)
         with packed(self.language_model):
             out = self.language_model.base_model(
                 inputs_embeds=embeddings[None],

@@ -14,6 +14,7 @@ from llavakit.image.square import Square
 from llavakit.model.build import outline
 from llavakit.model.known import configuration
 from llavakit.model.llava import Llava
+from llavakit.model.native import check_tiles
 from llavakit.model.parts import PARTS, Part, count
 from llavakit.model.quantise import layer_linears
 from llavakit.model.towers import vision_config
@@ -42,6 +43,7 @@ class Plan:
     recipe: Recipe
     sizes: dict[Part, int]
     image_tokens: int
+    """Of the picture that has most, in the last stage."""
     stages: list[StagePlan]
 
     @property
@@ -63,7 +65,8 @@ def plan(recipe: Recipe) -> Plan:
     }
     # A stage that puts adapters in has a model of its own.
     stages = [_stage(name, s, model if s.lora is None else _empty(recipe)) for name, s in recipe.stages.items()]
-    return Plan(recipe, sizes, model.image_tokens, stages)
+    tokens = list(recipe.stages.values())[-1].image_tokens(model.image_tokens)
+    return Plan(recipe, sizes, tokens, stages)
 
 
 def _empty(recipe: Recipe) -> Llava:
@@ -72,7 +75,11 @@ def _empty(recipe: Recipe) -> Llava:
     assert spec.vision is not None and spec.language is not None
     vision, language = vision_config(configuration(spec.vision)), configuration(spec.language)
     with torch.device("meta"):
-        return outline(vision, language, spec, Square(size=vision.image_size))
+        model = outline(vision, language, spec, Square(size=vision.image_size))
+    if recipe.tiled:
+        check_tiles(model)
+    recipe.check_room(model.image_tokens)
+    return model
 
 
 def text(plan: Plan) -> str:
@@ -105,7 +112,7 @@ def text(plan: Plan) -> str:
         for s in plan.stages
         if (warmup := recipe.stages[s.name].warmup) > s.steps
     ]
-    tokens = f"{plan.image_tokens} tokens per image, context {recipe.max_length}"
+    tokens = f"at most {plan.image_tokens} tokens per image, context {recipe.max_length}"
     return "\n".join([f"{head}\n{tokens}\n\n{parts}\n\n{stages}", *notes])
 
 

@@ -24,6 +24,7 @@ from llavakit.model.adapters import merge
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
+from llavakit.model.native import check_tiles
 from llavakit.model.parts import count
 from llavakit.train.backbones import pretrain
 from llavakit.train.curve import draw_curve
@@ -107,8 +108,13 @@ class Run:
         else:
             model, tokenizer = build(self.parts(), self.recipe.seed)
             codec = Codec(tokenizer, template, model.square, model.image_tokens)
-        model.square = model.square.evolve(mode=stage.image)
-        codec = replace(codec, template=template, square=model.square, max_length=self.recipe.max_length)
+            self.recipe.check_room(codec.image_tokens)
+        codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
+        model.square = codec.square
+        if codec.grids is not None:
+            check_tiles(model)
+            if model.image_newline is None:
+                model.add_newline(self.recipe.seed)
         return model, codec
 
     def parts(self) -> ModelSpec:

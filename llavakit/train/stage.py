@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from llavakit.base.config import Config
+from llavakit.base.errors import BadRequest
 from llavakit.chat.template import get_template
 from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
 from llavakit.data.sources.llava import ImageFirst
+from llavakit.image.anyres import AnyRes, most_tokens
+from llavakit.image.square import Mode
 from llavakit.model.adapters import Lora
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
@@ -37,7 +41,8 @@ class Stage(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)
-    image: Literal["pad", "crop"] = "pad"
+    image: Mode | AnyRes = "pad"
+    """How a picture is seen: as one square, or as tiles (``{grids: hd, global_view: pad}``, ``{grids: llava16}``)."""
     image_first: ImageFirst = True
     """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2; ``random``: before or after the
     text of its turn, as LLaVA's first data has it."""
@@ -62,6 +67,10 @@ class Stage(Config):
                 raise ValueError(f"lora.parts: {part} is not named in train, so its adapters would not learn")
         return self
 
+    def image_tokens(self, square: int) -> int:
+        """Of the picture that has most, where one square has ``square``."""
+        return most_tokens(self.image.grids, math.isqrt(square)) if isinstance(self.image, AnyRes) else square
+
 
 class Recipe(Config):
     """A whole run: the parts of the model, and the stages in order."""
@@ -80,6 +89,20 @@ class Recipe(Config):
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
 
+    @property
+    def tiled(self) -> list[str]:
+        """Stages that see pictures as tiles."""
+        return [name for name, stage in self.stages.items() if isinstance(stage.image, AnyRes)]
+
+    def check_room(self, square: int) -> None:
+        """Raises :class:`BadRequest` when a picture of some stage may not fit; ``square``: tokens of one square."""
+        for name, stage in self.stages.items():
+            if (most := stage.image_tokens(square)) >= self.max_length:
+                raise BadRequest(
+                    f"stages.{name}.image: a picture takes up to {most} tokens and max_length is {self.max_length}; "
+                    "raise it"
+                )
+
     @model_validator(mode="after")
     def _backbones_named(self) -> Recipe:
         named = [self.model.vision is not None, self.model.language is not None]
@@ -87,4 +110,16 @@ class Recipe(Config):
             raise ValueError("model.vision and model.language are required (or backbones, to pretrain small ones)")
         if self.backbones is not None and any(named):
             raise ValueError("model.vision and model.language are given, and backbones too; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _tiles_to_the_end(self) -> Recipe:
+        tiled = self.tiled
+        if tiled and (self.model.keep_cls or self.model.format != "llava"):
+            raise ValueError(
+                f"stages.{tiled[0]}.image: llava_next of transformers has no CLS features and no other connectors; "
+                "unset model.keep_cls and model.format"
+            )
+        if tiled != list(self.stages)[len(self.stages) - len(tiled) :]:
+            raise ValueError(f"a stage after {tiled[0]!r} sees squares and would lose the row ends that it learnt")
         return self

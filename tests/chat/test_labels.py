@@ -13,7 +13,7 @@ from llavakit.chat.render import render
 from llavakit.chat.template import get_template
 from llavakit.train.backbones import train_tokenizer
 from tests.chat.test_templates import conversations
-from tests.conftest import TEXT
+from tests.toys import TEXT
 
 TOKENIZER = train_tokenizer(TEXT * 20, 400)
 

@@ -3,78 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from llavakit.base.errors import BadRequest
-from llavakit.chat.conversation import ImageRef, question
-from llavakit.engine.engine import Engine
-from llavakit.engine.sample import Decoding
 from llavakit.model import checkpoint as checkpoints
 
-THEIRS = """
-import json, sys, torch
-from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-path, asked = sys.argv[1], json.load(open(sys.argv[2]))
-model, info = AutoModelForImageTextToText.from_pretrained(path, output_loading_info=True)
-assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-processor = AutoProcessor.from_pretrained(path)
-answers = []
-for item in asked:
-    content = [{"type": "image"}] if item["image"] else []
-    messages = [{"role": "user", "content": [*content, {"type": "text", "text": item["text"]}]}]
-    text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    images = [Image.open(item["image"])] if item["image"] else None
-    inputs = processor(text=text, images=images, return_tensors="pt", add_special_tokens=False)
-    with torch.no_grad():
-        out = model.generate(**inputs, max_new_tokens=12, do_sample=False)
-    answers.append(out[0, inputs["input_ids"].shape[1]:].tolist())
-assert "llavakit" not in sys.modules
-json.dump(answers, open(sys.argv[3], "w"))
-"""
+from .plain import Asked, noise_file, our_answers, their_answers
 
 
 def test_greedy_answers_are_token_identical_in_plain_transformers(checkpoint: Path, tmp_path: Path) -> None:
     asked = []
     for number in range(60):
-        torch.manual_seed(number)
         size = (20 + 3 * number, 90 - number)
-        path = tmp_path / f"{number}.png"
-        pixels = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8).numpy()
-        Image.fromarray(pixels).save(path)
-        image = None if number % 10 == 9 else str(path)
-        asked.append({"image": image, "text": f"What is in picture {number}? " + "Yes no. " * (number % 7)})
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    subprocess.run(
-        [sys.executable, "-c", THEIRS, str(checkpoint), str(tmp_path / "asked.json"), str(tmp_path / "out.json")],
-        check=True,
-        cwd=tmp_path,
-        env=environment,
-    )
-    theirs = json.loads((tmp_path / "out.json").read_text())
-    model, codec = checkpoints.load(checkpoint)
-    conversations = [
-        question(item["text"], *([ImageRef(Path(item["image"]))] if item["image"] else [])) for item in asked
-    ]
-    engine = Engine(model, codec, batch_size=16)
-    from llavakit.model.encode import encode
-
-    ours: list[list[int]] = [[] for _ in asked]
-    examples = [encode(conversation, codec, prompt=True) for conversation in conversations]
-    for row, token in engine.tokens(examples, Decoding(max_new_tokens=12)):
-        ours[row].append(token)
-    eos = codec.tokenizer.eos_token_id
-    theirs = [[token for token in answer if token != eos] for answer in theirs]
-    assert ours == theirs
+        images = [] if number % 10 == 9 else [noise_file(tmp_path / f"{number}.png", *size, seed=number)]
+        asked.append(Asked(checkpoint, f"What is in picture {number}? " + "Yes no. " * (number % 7), images))
+    ours = our_answers(asked)
+    assert ours == their_answers(asked, tmp_path)
     assert len({tuple(answer) for answer in ours}) > 10, "the toy must not say the same thing to everything"
 
 
