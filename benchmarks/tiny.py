@@ -59,7 +59,7 @@ def save_tower(family: str, out: Path) -> Path:
     return out
 
 
-def save_language(family: str, out: Path, bos: bool = True) -> Path:
+def save_language(family: str, out: Path, bos: bool = True, **sizes: int) -> Path:
     """A random language model and its tokenizer; without ``bos``, one that has neither BOS nor pad, as Qwen's."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -71,7 +71,7 @@ def save_language(family: str, out: Path, bos: bool = True) -> Path:
         tokenizer.bos_token = tokenizer.pad_token = None
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     torch.manual_seed(2)
-    config = AutoConfig.for_model(kind, **{**LANGUAGE, "vocab_size": len(tokenizer) + 7, **ids, **more})
+    config = AutoConfig.for_model(kind, **{**LANGUAGE, "vocab_size": len(tokenizer) + 7, **ids, **more, **sizes})
     AutoModelForCausalLM.from_config(config).save_pretrained(out)
     tokenizer.save_pretrained(out)
     return out
