@@ -51,11 +51,22 @@ def write_backbones(out: Path) -> Path:
     return out
 
 
-def build_toy(backbones: Path) -> tuple[Any, Any]:
+def write_siglip(out: Path) -> None:
+    """A tower without CLS, in ``out/siglip``."""
+    import torch
+    from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(0)
+    tower = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    SiglipVisionModel(SiglipVisionConfig(**tower, image_size=28, patch_size=7)).save_pretrained(out / "siglip")
+    SiglipImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(out / "siglip")
+
+
+def build_toy(backbones: Path, vision: str = "clip") -> tuple[Any, Any]:
     """A fresh (model, codec) of those backbones, template vicuna_v1, context 512."""
     from llavakit.chat.template import get_template
     from llavakit.model.build import ModelSpec, build
     from llavakit.model.encode import Codec
 
-    model, tokenizer = build(ModelSpec(vision=str(backbones / "clip"), language=str(backbones / "language")))
+    model, tokenizer = build(ModelSpec(vision=str(backbones / vision), language=str(backbones / "language")))
     return model, Codec(tokenizer, get_template("vicuna_v1"), model.square, model.vision_tower.tokens, 512)

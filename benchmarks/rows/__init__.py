@@ -69,8 +69,10 @@ def scratch() -> Path:
 
 @functools.cache
 def backbones() -> Path:
-    """The tiny backbones of the tests."""
-    return toys.write_backbones(scratch() / "backbones")
+    """The tiny backbones of the tests: ``clip``, ``siglip``, ``language``."""
+    out = toys.write_backbones(scratch() / "backbones")
+    toys.write_siglip(out)
+    return out
 
 
 @functools.cache

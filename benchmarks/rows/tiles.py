@@ -43,14 +43,14 @@ class Both:
 
 
 @functools.cache
-def both(image: AnyRes) -> Both:
+def both(image: AnyRes, vision: str = "clip") -> Both:
     from transformers import LlavaNextForConditionalGeneration, LlavaNextProcessor
 
-    model, codec = toys.build_toy(backbones())
+    model, codec = toys.build_toy(backbones(), vision)
     codec = codec.seeing(image)
     model.square = codec.square
     model.add_newline(1)
-    path = scratch() / f"next-{image.hash()}"
+    path = scratch() / f"{vision}-{image.hash()}"
     save(model, codec, path)
     with quiet():
         theirs = LlavaNextForConditionalGeneration.from_pretrained(path).eval()
@@ -118,8 +118,13 @@ def logits_padded() -> float:
     return _logits(AnyRes(grids=GRIDS["hd"], global_view="pad"))
 
 
-def _logits(image: AnyRes) -> float:
-    pair = both(image)
+@row("logits, llava_next (1.6) with SigLIP, 40 shapes", against="transformers, float32, relative", bound=1e-5)
+def logits_siglip() -> float:
+    return _logits(AnyRes(grids=GRIDS["llava16"]), "siglip")
+
+
+def _logits(image: AnyRes, vision: str = "clip") -> float:
+    pair = both(image, vision)
     one = [question(f"What is at {w}, {h}?", ImageRef(noise(w, h))) for w, h in SHAPES]
     several = [question("Same?", *(ImageRef(noise(*s)) for s in SHAPES[i : i + 3])) for i in (2, 13, 24)]
     return max(_logit_difference(pair, conversation) for conversation in [*one, *several])

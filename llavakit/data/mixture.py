@@ -12,7 +12,7 @@ from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import Conversation
 from llavakit.data.source import Source
-from llavakit.data.sources.llava import LlavaSource
+from llavakit.data.sources.llava import ImageFirst, LlavaSource
 
 
 class SourceSpec(Config):
@@ -39,7 +39,7 @@ class Mixture:
             raise BadRequest(f"no records in {', '.join(empty) or 'the mixture'}")
 
     @classmethod
-    def of(cls, specs: Mapping[str, SourceSpec], image_first: bool, seed: int = 0) -> Mixture:
+    def of(cls, specs: Mapping[str, SourceSpec], image_first: ImageFirst, seed: int = 0) -> Mixture:
         """Opens the files. Raises :class:`BadRequest` for one that is missing, broken or empty."""
         opened: dict[str, Source] = {
             name: LlavaSource(Path(spec.path), spec.images, image_first) for name, spec in specs.items()

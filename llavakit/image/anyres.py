@@ -66,6 +66,8 @@ def best_grid(width: int, height: int, grids: tuple[Grid, ...], size: int) -> Gr
     """The grid of tiles of side ``size`` that keeps most of the picture's pixels, and of those the least wasteful."""
 
     def kept(grid: Grid) -> tuple[int, int]:
+        # Floats, as in transformers: a side that should be whole may fall one short, and the choice hangs on it for
+        # about one size in 6,000 of the HD grids.
         rows, columns = grid[0] * size, grid[1] * size
         scale = min(columns / width, rows / height)
         pixels = min(int(width * scale) * int(height * scale), width * height)
@@ -122,9 +124,9 @@ def tiles(image: Image.Image, grids: tuple[Grid, ...], how: Square) -> np.ndarra
 def _unpadded(width: int, height: int, grid: Grid, side: int) -> tuple[int, int, int, int]:
     """Top, bottom, left, right of the features that are kept of a grid's map. A sliver of a picture may keep none."""
     rows, columns = grid[0] * side, grid[1] * side
-    if width / height > columns / rows:
-        # In this order and rounded to seven digits as transformers does, or 1 in some thousand sizes disagrees.
-        padding = (rows - int(round(height * (columns / width), 7))) // 2
+    # transformers rounds floats to seven digits before it cuts; that is this floor, for sides below ten million.
+    if width * rows > columns * height:
+        padding = (rows - height * columns // width) // 2
         return padding, rows - padding, 0, columns
-    padding = (columns - int(round(width * (rows / height), 7))) // 2
+    padding = (columns - width * rows // height) // 2
     return 0, rows, padding, columns - padding
