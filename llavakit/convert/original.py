@@ -171,7 +171,8 @@ def original(
 ) -> Checkpoint:
     """An original checkpoint as a native one. ``template``: name of a chat template, in place of its family's."""
     source = Original(path, base, vision)
-    files = source.path if any(source.path.glob("tokenizer*")) else source.weights.files[0].parent
+    own = any((source.path / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
+    files = source.path if own else source.weights.files[0].parent
     tokenizer = load_tokenizer(str(files))
     table = source.embeddings()
     # Rows that the tokenizer cannot name are dropped, as everywhere in llavakit: engines fail on them.
