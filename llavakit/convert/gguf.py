@@ -185,7 +185,7 @@ def _describe_tower(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileTy
     tower, square = checkpoint.model.vision_tower, checkpoint.codec.square
     config = tower.config
     if square.mode != "pad":
-        log.warning(f"llama.cpp pads a picture to a square; this model was made for pictures that are {square.mode}ped")
+        log.warning(f"llama.cpp pads a picture to a square; this one's are made square by {square.mode!r}")
     writer.add_file_type(gguf.LlamaFileType[{"f32": "ALL_F32"}.get(kind, f"MOSTLY_{kind.upper()}")])
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_bool("clip.has_llava_projector", True)
