@@ -14,6 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=512, help="length of the answer (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (the default) is greedy")
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
+    parser.add_argument("--quantize", choices=("int8", "int4", "nf4"), help="hold the language model in 8 or 4 bits")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -23,4 +24,4 @@ def run(args: argparse.Namespace) -> None:
     how = Decoding.parse(
         {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature, "seed": args.seed}, "llavakit ask"
     )
-    print(load(args.model).ask(args.image, args.question, how))
+    print(load(args.model, quantize=args.quantize).ask(args.image, args.question, how))

@@ -17,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", help="a picture to begin with")
     parser.add_argument("--max-new-tokens", type=int, default=512, help="length of an answer (default: %(default)s)")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 (the default) is greedy")
+    parser.add_argument("--quantize", choices=("int8", "int4", "nf4"), help="hold the language model in 8 or 4 bits")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     how = Decoding.parse({"max_new_tokens": args.max_new_tokens, "temperature": args.temperature}, "llavakit chat")
     if args.image:
         open_image(args.image)  # a picture that cannot be read is said at once, not at the first question
-    assistant = load(args.model)
+    assistant = load(args.model, quantize=args.quantize)
     talk = assistant.chat(args.image, how)
     while True:
         try:

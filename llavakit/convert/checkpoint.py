@@ -90,7 +90,7 @@ def native(path: str | Path, template: str | None = None) -> Checkpoint:
     Raises :class:`BadRequest` naming the file that it lacks.
     """
     from llavakit.chat.conversation import IMAGE
-    from llavakit.model.build import PAD
+    from llavakit.model.build import PAD, vocabulary_size
 
     path = resolve(path)
     config = read_json(path / "config.json")
@@ -99,7 +99,7 @@ def native(path: str | Path, template: str | None = None) -> Checkpoint:
         path, getattr(torch, str(name)), "meta", get_template(template) if template else None
     )
     card = read_json(path / "llavakit.json") if (path / "llavakit.json").is_file() else {}
-    size = len(codec.tokenizer)
+    size = vocabulary_size(codec.tokenizer)
     if model.language_model.config.vocab_size != size:  # transformers' own conversions round it up
         model.language_model.resize_token_embeddings(size, mean_resizing=False)
     tokens = codec.tokenizer.convert_ids_to_tokens(range(size))

@@ -39,8 +39,9 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
     language, tower = checkpoint.model.language_model.config, checkpoint.model.vision_tower
     if language.model_type not in ARCHITECTURES:
         raise BadRequest(f"no GGUF form of a {language.model_type!r} is known here, only of {', '.join(ARCHITECTURES)}")
-    if tower.config.model_type not in TOWERS or tower.keep_cls or checkpoint.codec.grids:
-        raise BadRequest("only a CLIP or SigLIP tower that gives the patches of one square has a GGUF form here")
+    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.used) == 1
+    if tower.config.model_type not in TOWERS or not one_square:
+        raise BadRequest("only a CLIP or SigLIP tower that gives one layer's patches of a square has a GGUF form here")
     if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":
         raise BadRequest("llama.cpp's llava has only the connector mlp2x_gelu")
     seen: FileType = "f16" if kind == "q8_0" else kind
@@ -95,9 +96,10 @@ def neighbours(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _vision_name(gguf: Any, tower: Any) -> Name:
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, tower.used)
+    depth = len(tower.layers)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, depth)
     wanted = {f"{_VISION}vision_model.{key}" for key in tower.whole_state()}
-    unused = {f".layers.{tower.used + index}." for index in range(len(tower.unused))}
+    unused = {f".layers.{depth + index}." for index in range(len(tower.unused))}
 
     def name(native: str) -> tuple[str, Convert | None] | None:
         module, _, suffix = native.rpartition(".")
@@ -183,7 +185,7 @@ def _describe_tower(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileTy
     tower, square = checkpoint.model.vision_tower, checkpoint.codec.square
     config = tower.config
     if square.mode != "pad":
-        log.warning(f"llama.cpp pads a picture to a square; this model was made for pictures that are {square.mode}ped")
+        log.warning(f"llama.cpp pads a picture to a square; this one's are made square by {square.mode!r}")
     writer.add_file_type(gguf.LlamaFileType[{"f32": "ALL_F32"}.get(kind, f"MOSTLY_{kind.upper()}")])
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_bool("clip.has_llava_projector", True)
@@ -194,9 +196,9 @@ def _describe_tower(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileTy
     writer.add_uint32("clip.vision.embedding_length", config.hidden_size)
     writer.add_uint32("clip.vision.feed_forward_length", config.intermediate_size)
     writer.add_uint32("clip.vision.projection_dim", checkpoint.model.language_model.config.hidden_size)
-    writer.add_uint32("clip.vision.block_count", tower.used)
+    writer.add_uint32("clip.vision.block_count", len(tower.layers))
     writer.add_uint32("clip.vision.attention.head_count", config.num_attention_heads)
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", config.layer_norm_eps)
     writer.add_array("clip.vision.image_mean", list(square.mean))
     writer.add_array("clip.vision.image_std", list(square.std))
-    writer.add_array("clip.vision.feature_layer", [tower.used])
+    writer.add_array("clip.vision.feature_layer", tower.used)

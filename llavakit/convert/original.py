@@ -22,13 +22,12 @@ from llavakit.convert.names import to_native
 from llavakit.convert.tensors import TensorFiles, read_all
 from llavakit.image.anyres import Grid
 from llavakit.image.square import Mode, Square
-from llavakit.model.build import from_hub, grow_tokenizer, load_tokenizer
+from llavakit.model.build import ModelSpec, from_hub, grow_tokenizer, load_tokenizer, outline, vocabulary_size
 from llavakit.model.checkpoint import is_original, resolve
-from llavakit.model.connector import Connector, ConnectorKind
+from llavakit.model.connector import NATIVE, ConnectorKind
 from llavakit.model.encode import Codec
 from llavakit.model.known import KNOWN, configuration
-from llavakit.model.llava import Llava
-from llavakit.model.towers import VisionTower, vision_config
+from llavakit.model.towers import vision_config
 
 # model_type of the original -> of its language model, and the template it was trained with.
 LANGUAGES = {
@@ -82,9 +81,9 @@ class Original:
 
     @property
     def connector(self) -> ConnectorKind:
-        kind = self.config.get("mm_projector_type", "linear")
-        if kind not in ("linear", "mlp2x_gelu"):
-            raise BadRequest(f"{self.path}: transformers' llava has no connector {kind!r}, only linear and mlp2x_gelu")
+        kind: str = self.config.get("mm_projector_type", "linear")
+        if kind not in NATIVE:
+            raise BadRequest(f"{self.path}: transformers' llava has no connector {kind!r}, only {' and '.join(NATIVE)}")
         return kind
 
     def _is_whole(self) -> bool:
@@ -171,49 +170,48 @@ def original(
     path: str | Path, base: str | None = None, vision: str | None = None, template: str | None = None
 ) -> Checkpoint:
     """An original checkpoint as a native one. ``template``: name of a chat template, in place of its family's."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
     source = Original(path, base, vision)
-    files = source.path if any(source.path.glob("tokenizer*")) else source.weights.files[0].parent
+    own = any((source.path / name).is_file() for name in ("tokenizer.model", "tokenizer.json"))
+    files = source.path if own else source.weights.files[0].parent
     tokenizer = load_tokenizer(str(files))
+    table = source.embeddings()
     # Rows that the tokenizer cannot name are dropped, as everywhere in llavakit: engines fail on them.
-    vocabulary = min(len(tokenizer), len(source.embeddings()))
+    vocabulary = min(vocabulary_size(tokenizer), len(table))
     grow_tokenizer(tokenizer)
-    dtype = source.embeddings().dtype
-    text, tower_config = source.text_config(len(tokenizer)), vision_config(configuration(source.vision))
-    keep_cls = source._field("mm_vision_select_feature") == "cls_patch"
+    text, tower = source.text_config(vocabulary_size(tokenizer)), vision_config(configuration(source.vision))
+    spec = ModelSpec(
+        connector=source.connector,
+        feature_layer=source._field("mm_vision_select_layer"),
+        keep_cls=source._field("mm_vision_select_feature") == "cls_patch",
+    )
+    grids = source.grids(tower.image_size)
     with torch.device("meta"):
-        tower = VisionTower(
-            AutoModel.from_config(tower_config, dtype=dtype), source._field("mm_vision_select_layer"), keep_cls
-        )
-        language = AutoModelForCausalLM.from_config(text, dtype=dtype)
-        connector = Connector(tower_config.hidden_size, text.hidden_size, source.connector).to(dtype)
-    how, grids = source.square(tower_config.image_size), source.grids(tower_config.image_size)
-    model = Llava(tower, connector, language, how)
+        model = outline(tower, text, spec, source.square(tower.image_size), table.dtype)
     if grids:
         model.add_newline()
-    codec = Codec(tokenizer, source.template(template), how, tower.tokens, text.max_position_embeddings, grids)
+    limit = text.max_position_embeddings
+    codec = Codec(tokenizer, source.template(template), model.square, model.image_tokens, limit, grids)
     pieces = files / "tokenizer.model"
     return Checkpoint(
         model,
         codec,
-        lambda: _native(source, connector, vocabulary, len(tokenizer)),
+        lambda: _native(source, vocabulary, text.vocab_size),
         vocabulary,
         {"original": _record(source, files)},
         pieces if pieces.is_file() else None,
     )
 
 
-def _native(source: Original, connector: Connector, keep: int, size: int) -> Stream:
+def _native(source: Original, keep: int, size: int) -> Stream:
     for name, tensor in source.stream():
         renamed = to_native(name, source.connector)
         if renamed is None:
             raise BadRequest(f"{source.path} holds {name!r}, which transformers' llava has no place for")
         yield renamed, resized(tensor, keep, size) if renamed in (EMBEDDINGS, HEAD) else tensor
     if source.connector == "linear":
-        width, dtype = connector.linear_2.weight.shape[0], connector.linear_2.weight.dtype
-        yield "multi_modal_projector.linear_2.weight", torch.eye(width, dtype=dtype)
-        yield "multi_modal_projector.linear_2.bias", torch.zeros(width, dtype=dtype)
+        like = source.tensor("model.mm_projector.bias")
+        yield "multi_modal_projector.linear_2.weight", torch.eye(len(like), dtype=like.dtype)
+        yield "multi_modal_projector.linear_2.bias", torch.zeros_like(like)
     if not source.has_tower:
         yield from _tower(source.vision)
 

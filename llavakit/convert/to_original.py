@@ -14,7 +14,8 @@ from llavakit.base.files import write_json
 from llavakit.convert.checkpoint import EMBEDDINGS, HEAD, Checkpoint, Stream
 from llavakit.convert.names import to_original
 from llavakit.convert.original import LANGUAGES
-from llavakit.model.checkpoint import llava_config
+from llavakit.model.configuration import llava_config
+from llavakit.model.connector import NATIVE
 from llavakit.model.encode import Codec
 from llavakit.model.shards import SHARD_BYTES, write_shards
 
@@ -47,6 +48,9 @@ def original_config(checkpoint: Checkpoint, vision: str | None = None) -> dict[s
     language = model.language_model.config.model_type
     if language not in _KINDS:
         raise BadRequest(f"the original LLaVA has no class for a {language!r} model, only for {', '.join(_KINDS)}")
+    tower, kind = model.vision_tower, model.multi_modal_projector.kind
+    if kind not in NATIVE or len(tower.used) > 1:
+        raise BadRequest(f"the original LLaVA has no connector {kind} from layers {tower.layer} of the tower")
     if vision is None:
         raise BadRequest("say with --vision which tower the original's code is to build, e.g. the hub id of a CLIP")
     native = llava_config(model, checkpoint.codec)
@@ -60,10 +64,10 @@ def original_config(checkpoint: Checkpoint, vision: str | None = None) -> dict[s
         "mm_vision_tower": vision,
         # Without it the original's code reads the published tower over the tensors that lie here.
         "unfreeze_mm_vision_tower": True,
-        "mm_hidden_size": model.vision_tower.config.hidden_size,
-        "mm_projector_type": model.multi_modal_projector.kind,
-        "mm_vision_select_layer": model.vision_tower.layer,
-        "mm_vision_select_feature": "cls_patch" if model.vision_tower.keep_cls else "patch",
+        "mm_hidden_size": tower.config.hidden_size,
+        "mm_projector_type": kind,
+        "mm_vision_select_layer": tower.layer,
+        "mm_vision_select_feature": "cls_patch" if tower.keep_cls else "patch",
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch.utils.data
 
 from llavakit.base.errors import BadRecord, LlavakitError, WorkFailed
+from llavakit.data.augment import augment
 from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture
 from llavakit.data.pack import pack
@@ -34,17 +36,26 @@ class Step:
 class Steps(torch.utils.data.Dataset[Step]):
     """``steps[n]``: step n of a stage, of ``batch_size`` samples; the last of an epoch may have fewer.
 
-    With ``on_bad="stop"`` a bad record raises; with ``"skip"`` it is left out and named in :attr:`Step.bad`.
+    With ``on_bad="stop"`` a bad record raises; with ``"skip"`` it is left out and named in :attr:`Step.bad`. With
+    ``augment`` pictures are cropped and flipped, by (seed, epoch, place in it) alone.
     """
 
     def __init__(
-        self, mixture: Mixture, codec: Codec, batch_size: int, row_tokens: int, epochs: float, on_bad: OnBad
+        self,
+        mixture: Mixture,
+        codec: Codec,
+        batch_size: int,
+        row_tokens: int,
+        epochs: float,
+        on_bad: OnBad,
+        augment: bool = False,
     ) -> None:
         self.mixture = mixture
         self.codec = codec
         self.batch_size = batch_size
         self.row_tokens = row_tokens
         self.on_bad = on_bad
+        self.augment = augment
         self.per_epoch = -(-len(mixture) // batch_size)
         self.total = max(1, round(self.per_epoch * epochs))
         self._order = (-1, mixture.order(0)[:0])
@@ -58,9 +69,14 @@ class Steps(torch.utils.data.Dataset[Step]):
         epoch, step = divmod(number, self.per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, self.mixture.order(epoch))
-        for source, record in self._order[1][step * self.batch_size : (step + 1) * self.batch_size]:
+        first = step * self.batch_size
+        for place, (source, record) in enumerate(self._order[1][first : first + self.batch_size], first):
             try:
-                examples.append(encode(self.mixture.at(int(source), int(record)), self.codec))
+                conversation = self.mixture.at(int(source), int(record))
+                if self.augment:
+                    # A stream of its own: the order's is (seed, epoch).
+                    conversation = augment(conversation, np.random.default_rng((self.mixture.seed, epoch, 1, place)))
+                examples.append(encode(conversation, self.codec))
             except BadRecord as error:
                 if self.on_bad == "stop":
                     raise

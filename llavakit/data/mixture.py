@@ -14,7 +14,7 @@ from llavakit.chat.conversation import Conversation
 from llavakit.data.dice import Dice
 from llavakit.data.keep import Keep
 from llavakit.data.source import Source
-from llavakit.data.sources.llava import LlavaSource
+from llavakit.data.sources.llava import ImageFirst, LlavaSource
 
 
 class SourceSpec(Config):
@@ -70,7 +70,7 @@ class Mixture:
             raise BadRequest(f"no records in {', '.join(empty) or 'the mixture'}")
 
     @classmethod
-    def of(cls, specs: Mapping[str, SourceSpec], image_first: bool, seed: int = 0) -> Mixture:
+    def of(cls, specs: Mapping[str, SourceSpec], image_first: ImageFirst, seed: int = 0) -> Mixture:
         """Opens the files. Raises :class:`BadRequest` for one that is missing, broken or empty."""
         opened: dict[str, Source] = {name: open_source(name, spec, image_first, seed) for name, spec in specs.items()}
         return cls(opened, {name: spec.weight for name, spec in specs.items()}, seed)

@@ -163,7 +163,7 @@ def _results(
         "overall": mean("accuracy"),
         "blank_image": mean("blank_image"),
         "before_tuning": mean("before_tuning"),
-        "image_tokens": model.vision_tower.tokens,
+        "image_tokens": model.image_tokens,
         "ingredients": ingredients,
         "novel": _novel(out / "evaluation" / "tuned", out / "world"),
         "benchmarks": benchmarks,

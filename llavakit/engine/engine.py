@@ -83,7 +83,7 @@ class Engine:
                 past_key_values=cache,
                 use_cache=True,
             )
-            logits = model.language_model.get_output_embeddings()(out.last_hidden_state[:, -1])
+            logits = model.logits(out.last_hidden_state[:, -1])
             chosen = choose(logits, how, generator)
             going = chosen != eos
             yield from zip(rows[going].tolist(), chosen[going].tolist(), strict=True)

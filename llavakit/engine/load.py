@@ -12,6 +12,7 @@ from llavakit.chat.conversation import Conversation, ImageRef, question
 from llavakit.engine.engine import GREEDY, Engine
 from llavakit.engine.sample import Decoding
 from llavakit.model import checkpoint
+from llavakit.model.quantise import Bits, quantise
 
 
 class Assistant:
@@ -60,11 +61,18 @@ class Chat:
             self.waiting = ()
 
 
-def load(path: str | Path, device: str | None = None, batch_size: int = 32) -> Assistant:
-    """Loads a native ``llava`` checkpoint: a directory or a hub id. float32 on a CPU, bfloat16 on a GPU."""
+def load(path: str | Path, device: str | None = None, batch_size: int = 32, quantize: Bits | None = None) -> Assistant:
+    """Loads a native ``llava`` checkpoint: a directory or a hub id. float32 on a CPU, bfloat16 on a GPU.
+
+    With ``quantize`` the language model's layers are held in 8 or 4 bits (:mod:`llavakit.model.quantise`) and all else
+    in bfloat16; the device never holds the unquantised layers.
+    """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    model, codec = checkpoint.load(path, dtype, device)
+    dtype = torch.bfloat16 if device.startswith("cuda") or quantize else torch.float32
+    model, codec = checkpoint.load(path, dtype, "cpu" if quantize else device)
+    if quantize:
+        quantise(model.language_model, quantize, device)
+        model.to(device)
     return Assistant(Engine(model, codec, batch_size))
 
 

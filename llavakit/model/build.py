@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import model_validator
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import IMAGE
 from llavakit.image.square import Square
-from llavakit.model.connector import Connector, ConnectorKind
+from llavakit.model.connector import ConnectorKind, make_connector
 from llavakit.model.llava import Llava
+from llavakit.model.native import CHOOSE, Format, check_language, unheld
 from llavakit.model.pieces import sentencepiece_tokenizer
 from llavakit.model.quiet import quiet
 from llavakit.model.towers import VisionTower, vision_config
@@ -22,13 +24,23 @@ PAD = "<pad>"
 
 class ModelSpec(Config):
     """What a model is made of. ``vision`` and ``language``: hub ids or directories of transformers models; None where
-    a recipe pretrains small ones first."""
+    a recipe pretrains small ones first. The rest is as :class:`VisionTower` and the connector say."""
 
     vision: str | None = None
     language: str | None = None
     connector: ConnectorKind = "mlp2x_gelu"
-    feature_layer: int = -2
+    feature_layer: int | tuple[int, ...] = -2
     keep_cls: bool = False
+    keep_registers: bool = True
+    format: Format = "llava"
+    """``llava``: saved as transformers' own. ``llavakit``: for what that cannot hold; no other program loads it."""
+
+    @model_validator(mode="after")
+    def _can_be_saved(self) -> ModelSpec:
+        found = unheld(self.connector, self.keep_registers)
+        if found and self.format == "llava":
+            raise ValueError(f"transformers' llava has no place for {' and '.join(found)}: {CHOOSE}")
+        return self
 
 
 def build(spec: ModelSpec, seed: int = 0) -> tuple[Llava, Any]:
@@ -39,22 +51,43 @@ def build(spec: ModelSpec, seed: int = 0) -> tuple[Llava, Any]:
     """
     if spec.vision is None or spec.language is None:
         raise BadRequest("model.vision and model.language must name what the model is built from")
-    tower, square = load_tower(spec.vision, spec.feature_layer, spec.keep_cls)
+    vision, square = load_vision(spec.vision)
     language, tokenizer = load_language(spec.language)
     torch.manual_seed(seed)
-    connector = Connector(tower.config.hidden_size, language.config.hidden_size, spec.connector)
-    return Llava(tower, connector, language, square), tokenizer
+    model = assemble(vision, language, spec, square)
+    if spec.keep_cls and not model.vision_tower.has_cls:
+        raise BadRequest(f"model.keep_cls: {spec.vision} has no CLS token to keep")
+    return model, tokenizer
 
 
-def load_tower(path: str, layer: int, keep_cls: bool) -> tuple[VisionTower, Square]:
-    """The vision half of a CLIP-like model, or a vision model, with its image size and normalisation."""
+def assemble(vision: Any, language: Any, spec: ModelSpec, square: Square) -> Llava:
+    """Joins two models of transformers by a fresh connector. Raises :class:`BadRequest` where they do not fit
+    ``spec``."""
+    check_language(language, spec.format)
+    tower = VisionTower(vision, spec.feature_layer, spec.keep_cls, spec.keep_registers)
+    connector = make_connector(tower.width, language.config.hidden_size, spec.connector)
+    return Llava(tower, connector, language, square, spec.format)
+
+
+def outline(vision: Any, language: Any, spec: ModelSpec, square: Square, dtype: torch.dtype = torch.float32) -> Llava:
+    """The model that two configurations of transformers describe, its tensors not filled: for a checkpoint to fill,
+    or, within ``torch.device("meta")``, to count."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    tower = AutoModel.from_config(vision_config(vision), dtype=dtype)
+    model = assemble(tower, AutoModelForCausalLM.from_config(language, dtype=dtype), spec, square)
+    model.multi_modal_projector.to(dtype)
+    return model
+
+
+def load_vision(path: str) -> tuple[Any, Square]:
+    """The vision half of a CLIP-like model, or a vision model, and its image size and normalisation."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
     config = vision_config(from_hub(AutoConfig, path))
     model = _load_whole(AutoModel, path, config=config)
     processor = from_hub(AutoImageProcessor, path)
-    square = Square(size=config.image_size, mean=tuple(processor.image_mean), std=tuple(processor.image_std))
-    return VisionTower(model, layer, keep_cls), square
+    return model, Square(size=config.image_size, mean=tuple(processor.image_mean), std=tuple(processor.image_std))
 
 
 def load_language(path: str) -> tuple[Any, Any]:
@@ -64,7 +97,7 @@ def load_language(path: str) -> tuple[Any, Any]:
     tokenizer = load_tokenizer(path)
     model = _load_whole(AutoModelForCausalLM, path)
     grow_tokenizer(tokenizer)
-    resize_vocabulary(model, len(tokenizer))
+    resize_vocabulary(model, vocabulary_size(tokenizer))
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
 
@@ -106,6 +139,11 @@ def grow_tokenizer(tokenizer: Any) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": PAD})
+
+
+def vocabulary_size(tokenizer: Any) -> int:
+    """Rows that a tokenizer needs. Not its len(): it may skip ids."""
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def resize_vocabulary(model: Any, size: int) -> None:

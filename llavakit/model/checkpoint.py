@@ -1,5 +1,7 @@
-"""Native checkpoints: transformers' own ``llava`` directory (``llava_next`` for tiles) plus ``llavakit.json``. There is
-no second format.
+"""Native checkpoints: transformers' own ``llava`` directory (``llava_next`` for tiles) plus ``llavakit.json``.
+
+What those cannot hold is refused, or on demand saved in the same directory with ``model_type: llavakit``, which no
+other program takes for its own.
 
 Details that engines need (each was met by trying): classic tensor names (``vision_tower.vision_model.*``,
 ``language_model.model.*``), since vLLM and transformers 4 refuse or silently skip the new ones; ``rope_theta`` at the
@@ -21,12 +23,14 @@ from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
 from llavakit.base.log import log
 from llavakit.chat.template import JinjaTemplate, Template
-from llavakit.model.connector import Connector, ConnectorKind
+from llavakit.model.build import outline
+from llavakit.model.configuration import llava_config, read_config
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
-from llavakit.model.preprocessor import load_grids, load_square, pinpoints, preprocessor_config
+from llavakit.model.native import check_tiles
+from llavakit.model.preprocessor import load_grids, load_square, preprocessor_config
 from llavakit.model.shards import write_shards
-from llavakit.model.towers import VisionTower
+from llavakit.model.towers import WRAPPED
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
 
@@ -60,6 +64,7 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
     path = resolve(path)
     model, codec = load_description(path, dtype, device)
     _load_tensors(model, path)
+    _check_linear(model, path)
     return model.eval(), codec
 
 
@@ -71,7 +76,7 @@ def load_description(
 
     Raises :class:`BadRequest` naming the file that it lacks.
     """
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     if is_original(path):
         raise BadRequest(
@@ -81,25 +86,26 @@ def load_description(
     for name in FILES:
         if not (path / name).is_file() and not others.get(name):
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
-    config = AutoConfig.from_pretrained(path)
-    if config.model_type not in ("llava", "llava_next"):
-        raise BadRequest(f"{path} holds a {config.model_type!r} model, not 'llava' or 'llava_next'")
-    keep_cls = config.vision_feature_select_strategy == "full"
+    config, spec = read_config(path)
+    grids = load_grids(config, path)
     with torch.device(device):
-        tower = VisionTower(
-            AutoModel.from_config(config.vision_config, dtype=dtype), config.vision_feature_layer, keep_cls
-        )
-        language = AutoModelForCausalLM.from_config(config.text_config, dtype=dtype)
-        kind: ConnectorKind = "linear" if config.projector_hidden_act == "linear" else "mlp2x_gelu"
-        connector = Connector(config.vision_config.hidden_size, config.text_config.hidden_size, kind).to(dtype)
-    square, grids = load_square(path), load_grids(config, path)
-    model = Llava(tower, connector, language, square)
+        model = outline(config.vision_config, config.text_config, spec, load_square(path), dtype)
     if grids is not None:
         model.add_newline()
     tokenizer = AutoTokenizer.from_pretrained(path)
     spoken = template or JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
-    return model, Codec(tokenizer, spoken, square, tower.tokens, limit, grids)
+    return model, Codec(tokenizer, spoken, model.square, model.image_tokens, limit, grids)
+
+
+def _check_linear(model: Llava, path: Path) -> None:
+    """A linear connector runs its first layer alone, so the second must be the identity that it stands for."""
+    connector: Any = model.multi_modal_projector
+    if connector.kind == "linear":
+        second = connector.linear_2
+        eye = torch.eye(len(second.bias), dtype=second.weight.dtype, device=second.weight.device)
+        if not torch.equal(second.weight, eye) or second.bias.any():
+            raise BadRequest(f"{path}: its connector is two matrices without an activation, which is not LLaVA's")
 
 
 def _check_tiles(model: Llava, codec: Codec) -> None:
@@ -109,8 +115,7 @@ def _check_tiles(model: Llava, codec: Codec) -> None:
         return
     if model.image_newline is None:
         raise BadRequest("pictures are seen as tiles, and the model has no row end; call its add_newline() first")
-    if model.vision_tower.keep_cls and model.vision_tower.has_cls:
-        raise BadRequest("transformers' llava_next has no place for CLS features among tiles; set keep_cls to false")
+    check_tiles(model)
     if codec.square.mode == "pad":
         log.warning(
             "the global view is padded, as LLaVA-1.5-HD's is: transformers and vLLM load this checkpoint but squash "
@@ -146,47 +151,13 @@ def is_original(path: Path) -> bool:
 
 def native_state(model: Llava) -> dict[str, torch.Tensor]:
     """Every tensor under its classic name in transformers' ``llava``."""
-    state = {f"vision_tower.vision_model.{key}": value for key, value in model.vision_tower.whole_state().items()}
+    wrapper = "vision_model." if model.vision_tower.config.model_type in WRAPPED else ""
+    state = {f"vision_tower.{wrapper}{key}": value for key, value in model.vision_tower.whole_state().items()}
     state |= {f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict().items()}
     if model.image_newline is not None:
         state["image_newline"] = state.pop("multi_modal_projector.image_newline")
     state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict().items()}
     return state
-
-
-def llava_config(model: Llava, codec: Codec) -> dict[str, Any]:
-    """``config.json``: transformers' LlavaConfig or LlavaNextConfig, with what older readers look for beside it."""
-    from transformers import LlavaConfig, LlavaNextConfig
-
-    tower, language = model.vision_tower, model.language_model
-    kind: Any = LlavaConfig
-    more: dict[str, Any] = {"architectures": ["LlavaForConditionalGeneration"]}
-    if codec.grids is not None:
-        kind, more = LlavaNextConfig, {"architectures": ["LlavaNextForConditionalGeneration"]}
-        more["image_grid_pinpoints"] = pinpoints(codec.grids, codec.square.size)
-    config = kind(
-        vision_config=tower.config.to_dict(),
-        text_config=language.config.to_dict(),
-        image_token_index=codec.image_id,
-        image_seq_length=tower.tokens,
-        projector_hidden_act=model.multi_modal_projector.act,
-        vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
-        vision_feature_layer=tower.layer,
-        tie_word_embeddings=bool(getattr(language.config, "tie_word_embeddings", False)),
-        **more,
-    ).to_dict()
-    text = config["text_config"]
-    text["architectures"] = [type(language).__name__]
-    rope = text.get("rope_parameters") or {}
-    if "rope_theta" in rope:
-        text["rope_theta"] = rope["rope_theta"]
-    for part in (config, text, config["vision_config"]):
-        part.pop("_name_or_path", None)
-        part.pop("transformers_version", None)
-        part["dtype"] = str(model.dtype).removeprefix("torch.")
-    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        text[key] = getattr(codec.tokenizer, key)
-    return config
 
 
 def _generation_config(codec: Codec) -> dict[str, Any]:
@@ -248,7 +219,7 @@ def plain_name(name: str) -> str:
             name = "language_model.model." + name.removeprefix("language_model.")
         if name == "lm_head.weight":
             name = "language_model.lm_head.weight"
-    return name.replace("vision_tower.vision_model.", "vision_tower.")
+    return name.replace("vision_tower.vision_model.", "vision_tower.").replace("vision_tower.model.", "vision_tower.")
 
 
 def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
@@ -266,7 +237,7 @@ def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
-        num_additional_image_tokens=int(tower.has_cls),
+        num_additional_image_tokens=tower.specials,
         chat_template=codec.template.jinja(),
     )
     processor.save_pretrained(path)

@@ -25,6 +25,29 @@ KNOWN: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14": {**_CLIP_L, "image_size": 224},
     "lmsys/vicuna-7b-v1.5": {**_LLAMA, **_7B},
     "lmsys/vicuna-13b-v1.5": {**_LLAMA, **_13B},
+    "lmsys/vicuna-7b-v1.3": {**_LLAMA, **_7B, "max_position_embeddings": 2048},
+    "lmsys/vicuna-13b-v1.3": {**_LLAMA, **_13B, "max_position_embeddings": 2048},
+    "google/siglip2-so400m-patch14-384": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    },
+    "Qwen/Qwen3-8B": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "tie_word_embeddings": False,
+    },
 }
 
 

@@ -12,6 +12,7 @@ from llavakit.base.errors import BadRequest
 from llavakit.image.square import Square, normalise
 from llavakit.model.attention import packed
 from llavakit.model.connector import Connector
+from llavakit.model.native import Format
 from llavakit.model.towers import VisionTower
 
 
@@ -48,8 +49,16 @@ class Batch:
 class Llava(nn.Module):
     """The three parts under their names in transformers' ``llava``. ``language_model`` is any causal LM."""
 
-    def __init__(self, tower: VisionTower, connector: Connector, language_model: nn.Module, square: Square) -> None:
+    def __init__(
+        self,
+        tower: VisionTower,
+        connector: Connector,
+        language_model: nn.Module,
+        square: Square,
+        form: Format = "llava",
+    ) -> None:
         super().__init__()
+        self.form = form
         self.vision_tower = tower
         self.multi_modal_projector = connector
         self.language_model: Any = language_model
@@ -57,11 +66,16 @@ class Llava(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.multi_modal_projector.linear_1.weight.device
+        return self.multi_modal_projector.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.multi_modal_projector.linear_1.weight.dtype
+        return self.multi_modal_projector.dtype
+
+    @property
+    def image_tokens(self) -> int:
+        """Positions that an image takes in the row."""
+        return self.multi_modal_projector.tokens(self.vision_tower.tokens)
 
     @property
     def image_newline(self) -> nn.Parameter | None:
@@ -73,9 +87,10 @@ class Llava(nn.Module):
 
     def add_newline(self, seed: int = 0) -> None:
         """Gives the model a fresh row end, drawn as transformers draws it."""
-        like = self.multi_modal_projector.linear_2.bias
-        drawn = torch.randn(len(like), generator=torch.Generator().manual_seed(seed)) * len(like) ** -0.5
-        self.multi_modal_projector.register_parameter("image_newline", nn.Parameter(drawn.to(like)))
+        width = self.language_model.config.hidden_size
+        drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed)) * width**-0.5
+        newline = nn.Parameter(drawn.to(self.device, self.dtype))
+        self.multi_modal_projector.register_parameter("image_newline", newline)
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pixels ``[n, 3, S, S]`` -> language embeddings ``[n, N, H]``."""
@@ -120,14 +135,19 @@ class Llava(nn.Module):
         states: torch.Tensor = out.last_hidden_state[0]
         return states
 
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Last hidden states ``[..., H]`` -> logits ``[..., V]``, as the language model itself forms them."""
+        out: torch.Tensor = self.language_model.get_output_embeddings()(states)
+        cap = getattr(self.language_model.config, "final_logit_softcapping", None)
+        return torch.tanh(out / cap) * cap if cap else out
+
     def forward(self, batch: Batch, chunk: int = 4096) -> torch.Tensor:
         """Sum (not mean) of the cross-entropy over supervised tokens, float32 scalar.
 
         The head runs at supervised positions only, ``chunk`` of them at a time; no full logits tensor exists.
         """
         states = self.hidden(batch)[batch.predict]
-        head = self.language_model.get_output_embeddings()
         total = states.new_zeros((), dtype=torch.float32)
         for part, targets in zip(states.split(chunk), batch.targets.split(chunk), strict=True):
-            total = total + nn.functional.cross_entropy(head(part).float(), targets, reduction="sum")
+            total = total + nn.functional.cross_entropy(self.logits(part).float(), targets, reduction="sum")
         return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from torch import nn
@@ -23,8 +23,19 @@ def part(model: Llava, name: Part) -> nn.Module:
     }[name]
 
 
-def freeze_all_but(model: Llava, rates: Mapping[Part, float]) -> None:
-    """Sets ``requires_grad``: the parts named in ``rates`` train, the rest is frozen.
+def tower_blocks(model: Llava, last: int | None = None) -> list[nn.Module]:
+    """The layers of the tower that run, or the ``last`` of them. Raises :class:`BadRequest` when there are fewer."""
+    layers = model.vision_tower.layers
+    if last is not None and last > len(layers):
+        raise BadRequest(f"the last {last} layers of the tower are to train, and {len(layers)} of its layers are used")
+    return layers if last is None else layers[-last:]
+
+
+def freeze_all_but(
+    model: Llava, rates: Mapping[Part, float], tower_layers: int | None = None, adapted: Collection[Part] = ()
+) -> None:
+    """Sets ``requires_grad``: the parts named in ``rates`` train, the rest is frozen. Of the tower only its last
+    ``tower_layers`` do; of a part in ``adapted`` only its adapters.
 
     Raises :class:`BadRequest` when nothing would train.
     """
@@ -32,8 +43,10 @@ def freeze_all_but(model: Llava, rates: Mapping[Part, float]) -> None:
         raise BadRequest("no part of the model is named to train; name at least one of " + ", ".join(PARTS))
     model.requires_grad_(False)
     for name in rates:
-        module = part(model, name)
-        module.requires_grad_(True)
+        whole = name != "vision_tower" or tower_layers is None
+        for module in [part(model, name)] if whole else tower_blocks(model, tower_layers):
+            for key, parameter in module.named_parameters():
+                parameter.requires_grad_(name not in adapted or "lora_" in key)
         if name == "connector" and model.multi_modal_projector.kind == "linear":
             model.multi_modal_projector.linear_2.requires_grad_(False)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
+
+# transformers imports torchao wherever it is installed, and that complains of kernels for other machines.
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,11 @@ def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, l
     size = total = 0
 
     def flush() -> None:
-        save_file(shard, directory / f"{len(written)}.part", metadata={"format": "pt"})
+        file = directory / f"{len(written)}.part"
+        file.touch()
+        mode = file.stat().st_mode
+        save_file(shard, file, metadata={"format": "pt"})
+        file.chmod(mode)  # safetensors leaves it readable for its owner alone
         written.append(list(shard))
         shard.clear()
 

@@ -1,7 +1,8 @@
-"""Vision towers: any vision model that transformers' AutoModel builds, stopped after the layer that is used.
+"""Vision towers: any vision model that transformers' AutoModel builds, stopped after the last layer that is used.
 
-LLaVA takes the patch features of one hidden layer (``hidden_states[-2]`` of CLIP, CLS dropped). What comes after that
-layer is never run, but it is kept, so that a saved checkpoint is the whole tower.
+LLaVA takes the patch features of one hidden layer (``hidden_states[-2]`` of CLIP, CLS dropped); several layers are
+put side by side. What comes after the last of them is never run, but it is kept, so that a saved checkpoint is the
+whole tower.
 """
 
 from __future__ import annotations
@@ -13,80 +14,118 @@ from torch import nn
 
 from llavakit.base.errors import BadRequest
 
-# Below this many tokens torch's fused attention is the slower one on a CPU, above all backward.
-FUSED_FROM = 200
-
-
-def patch_tokens(config: Any, keep_cls: bool = False) -> int:
-    """Number of feature vectors an image gives: (image_size / patch_size)^2, and one more when CLS is kept."""
-    return int((config.image_size // config.patch_size) ** 2) + int(keep_cls)
+WRAPPED = {"clip_vision_model", "siglip_vision_model"}
+"""Models whose classic tensor names begin with ``vision_model.``: the others (DINO) never had that wrapper."""
 
 
 def vision_config(config: Any) -> Any:
-    """The vision half of a CLIP-like configuration, or the configuration itself."""
-    return getattr(config, "vision_config", config)
+    """The vision half of a CLIP-like configuration, or the configuration itself.
+
+    Raises :class:`BadRequest` for a tower that pictures of one square size do not fit, such as SigLIP 2's NaFlex.
+    """
+    config = getattr(config, "vision_config", config)
+    sizes = [getattr(config, name, None) for name in ("image_size", "patch_size", "num_hidden_layers")]
+    if not all(isinstance(size, int) for size in sizes):
+        raise BadRequest(
+            f"a {config.model_type} model is no vision tower for LLaVA: it needs one square image_size, one patch_size "
+            "and a list of layers (of SigLIP 2 take a checkpoint of fixed resolution, not NaFlex)"
+        )
+    return config
 
 
 class VisionTower(nn.Module):
-    """A vision model of transformers that gives patch features ``float[n, N, D]`` of hidden layer ``layer``.
+    """A vision model of transformers that gives features ``float[n, N, D]`` of hidden layer ``layer``, or
+    ``float[n, N, D * k]`` of k of them.
 
-    ``layer`` counts as transformers does: 0 is the embeddings, -1 the last layer, -2 the one before it.
-    Raises :class:`BadRequest` when the tower has no such layer.
+    ``layer`` counts as transformers does: 0 is the embeddings, -1 the last layer, -2 the one before it. Of the tokens
+    before the patches, CLS (where there is one) is left out unless ``keep_cls``, and register tokens stay unless
+    ``keep_registers`` is False: transformers' ``llava`` drops CLS alone. Raises :class:`BadRequest` when the tower has
+    no such layer.
     """
 
-    def __init__(self, model: Any, layer: int = -2, keep_cls: bool = False) -> None:
+    def __init__(
+        self, model: Any, layer: int | tuple[int, ...] = -2, keep_cls: bool = False, keep_registers: bool = True
+    ) -> None:
         super().__init__()
         self.config: Any = model.config
         self.layer = layer
-        self.keep_cls = keep_cls
-        owner, depth = _layer_list(model), self.config.num_hidden_layers
-        self.used = layer if layer >= 0 else depth + 1 + layer
-        if not 1 <= self.used <= depth:
-            raise BadRequest(f"feature layer {layer} does not exist in a tower of {depth} layers")
-        layers = owner.layers
+        self.has_cls = any(
+            n.rpartition(".")[2] in ("class_embedding", "cls_token") for n, _ in model.named_parameters()
+        )
+        self.keep_cls = keep_cls and self.has_cls
+        self.registers = int(getattr(self.config, "num_register_tokens", 0))
+        self.keep_registers = keep_registers
+        depth = self.config.num_hidden_layers
+        self.used = [_index(number, depth) for number in (layer if isinstance(layer, tuple) else (layer,))]
+        self.path, name = _layer_list(model)
+        owner = model.get_submodule(self.path)
+        self.path = _classic(f"{self.path}.{name}")
+        layers = getattr(owner, name)
         self.model: nn.Module = model
-        self.unused: nn.ModuleList = layers[self.used :]
-        owner.layers = layers[: self.used]
-        self._features: torch.Tensor | None = None
-        # A hook, not last_hidden_state or output_hidden_states: several towers put a norm into those.
-        owner.layers[-1].register_forward_hook(self._keep)
+        self.layers: list[nn.Module] = list(layers[: max(self.used)])
+        """Those that run, in order; they train when the tower does."""
+        self.unused: nn.ModuleList = layers[max(self.used) :]
+        setattr(owner, name, layers[: max(self.used)])
+        self._features: dict[int, torch.Tensor] = {}
+        for number in set(self.used):
+            # A hook, not last_hidden_state or output_hidden_states: several towers put a norm into those.
+            self.layers[number - 1].register_forward_hook(self._keep(number))
+
+    @property
+    def width(self) -> int:
+        """Length of a feature vector."""
+        return int(self.config.hidden_size) * len(self.used)
+
+    @property
+    def specials(self) -> int:
+        """Tokens that the model puts before the patches."""
+        return int(self.has_cls) + self.registers
 
     @property
     def tokens(self) -> int:
-        return patch_tokens(self.config, self.keep_cls)
-
-    @property
-    def has_cls(self) -> bool:
-        return _has_cls(self.model)
+        """Number of feature vectors an image gives."""
+        patches = (self.config.image_size // self.config.patch_size) ** 2
+        return int(patches) + self.registers * self.keep_registers + self.keep_cls
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Normalised pixels ``float[n, 3, S, S]`` -> features ``float[n, N, D]``."""
+        """Normalised pixels ``float[n, 3, S, S]`` -> features ``float[n, N, D * k]``."""
         self.model(pixels)
-        features, self._features = self._features, None
-        assert features is not None
-        return features[:, 1:] if self.has_cls and not self.keep_cls else features
+        features = torch.cat([self._features[number] for number in self.used], dim=-1)
+        self._features.clear()
+        patches = features[:, self.specials if not self.keep_registers else int(self.has_cls) :]
+        return torch.cat([features[:, :1], patches], dim=1) if self.keep_cls else patches
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._features = output[0] if isinstance(output, tuple) else output
+    def _keep(self, number: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            self._features[number] = output[0] if isinstance(output, tuple) else output
+
+        return hook
 
     def whole_state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the tower, the unused layers too, under its classic name without ``vision_model.``."""
-        state = {key.removeprefix("vision_model."): value for key, value in self.model.state_dict().items()}
-        prefix = next(key for key in state if ".layers.0." in key).partition(".layers.0.")[0]
-        for index, layer in enumerate(self.unused):
+        state = {_classic(key): value for key, value in self.model.state_dict().items()}
+        for index, layer in enumerate(self.unused, max(self.used)):
             for key, value in layer.state_dict().items():
-                state[f"{prefix}.layers.{self.used + index}.{key}"] = value
+                state[f"{self.path}.{index}.{key}"] = value
         return {key: value for key, value in state.items() if not key.endswith("position_ids")}
 
 
-def _layer_list(model: Any) -> Any:
-    """The module that owns ``layers``, the tower's transformer blocks."""
-    for module in model.modules():
-        layers = getattr(module, "layers", None)
-        if isinstance(layers, nn.ModuleList) and len(layers) == model.config.num_hidden_layers:
-            return module
+def _classic(name: str) -> str:
+    """A tensor's name without the wrapper that some models, of some versions of transformers, have around them."""
+    return name.removeprefix("vision_model.").removeprefix("model.")
+
+
+def _index(layer: int, depth: int) -> int:
+    used = layer if layer >= 0 else depth + 1 + layer
+    if not 1 <= used <= depth:
+        raise BadRequest(f"feature layer {layer} does not exist in a tower of {depth} layers")
+    return used
+
+
+def _layer_list(model: Any) -> tuple[str, str]:
+    """Where the tower's transformer blocks are: the path of the module that owns their list, and its name there."""
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:
+            owner, _, name = path.rpartition(".")
+            return owner, name
     raise BadRequest(f"{type(model).__name__} has no list of transformer layers; it cannot be a vision tower here")
-
-
-def _has_cls(model: nn.Module) -> bool:
-    return any(name.rpartition(".")[2] in ("class_embedding", "cls_token") for name, _ in model.named_parameters())

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from llavakit.model.adapters import attach
 from llavakit.model.llava import Llava
-from llavakit.model.parts import part
+from llavakit.model.parts import freeze_all_but, part
 from llavakit.train.stage import Stage
 
 MUON_SCALE = 20.0
@@ -39,6 +40,15 @@ class MuonAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for optimiser in self.inner:
             optimiser.step()
+
+
+def prepare(model: Llava, stage: Stage, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    """Puts the stage's adapters in and decides what trains. Raises
+    :class:`~llavakit.base.errors.BadRequest` when the model lacks it."""
+    adapted = stage.lora.parts if stage.lora else ()
+    if stage.lora is not None:
+        attach(model, stage.lora, stage.tower_layers, seed, device)
+    freeze_all_but(model, stage.train, stage.tower_layers, adapted)
 
 
 def make_optimiser(model: Llava, stage: Stage) -> torch.optim.Optimizer:

@@ -20,13 +20,15 @@ from llavakit.chat.template import get_template
 from llavakit.data.loader import Steps
 from llavakit.data.mixture import Mixture
 from llavakit.model import checkpoint
+from llavakit.model.adapters import merge
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
-from llavakit.model.parts import count, freeze_all_but
+from llavakit.model.native import check_tiles
+from llavakit.model.parts import count
 from llavakit.train.backbones import pretrain
 from llavakit.train.curve import draw_curve
-from llavakit.train.optim import make_optimiser, set_rates
+from llavakit.train.optim import make_optimiser, prepare, set_rates
 from llavakit.train.schedule import schedule
 from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
 from llavakit.train.stage import Recipe, Stage
@@ -78,9 +80,11 @@ class Run:
         """Trains one stage from the checkpoint of the one before it (the first from the parts), and saves its own."""
         stage = self.recipe.stages[name]
         model, codec = self.start(number, stage)
-        freeze_all_but(model, stage.train)
+        prepare(model, stage, self.recipe.seed + number, self.device)
         mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
-        steps = Steps(mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad)
+        steps = Steps(
+            mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad, stage.augment
+        )
         model.to(self.device).train()
         optimiser = make_optimiser(model, stage)
         done, totals = self.recover(name, model, optimiser)
@@ -92,7 +96,7 @@ class Run:
         for row in self.loop(name, stage, model, steps, optimiser, done, totals):
             self.metrics.append(row)
         self.summary(name, totals)
-        model.to("cpu")
+        model.to("cpu") if stage.lora is None else merge(model)
         checkpoint.save(model, codec, self.out / "stages" / name, self.card() | {"stage": name, "totals": totals})
         shutil.rmtree(self.out / "snapshots", ignore_errors=True)
 
@@ -103,12 +107,14 @@ class Run:
             model, codec = checkpoint.load(self.out / "stages" / list(self.recipe.stages)[number - 1])
         else:
             model, tokenizer = build(self.parts(), self.recipe.seed)
-            codec = Codec(tokenizer, template, model.square, model.vision_tower.tokens)
+            codec = Codec(tokenizer, template, model.square, model.image_tokens)
             self.recipe.check_room(codec.image_tokens)
         codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
         model.square = codec.square
-        if codec.grids is not None and model.image_newline is None:
-            model.add_newline(self.recipe.seed)
+        if codec.grids is not None:
+            check_tiles(model)
+            if model.image_newline is None:
+                model.add_newline(self.recipe.seed)
         return model, codec
 
     def parts(self) -> ModelSpec:
@@ -142,11 +148,13 @@ class Run:
         totals: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """Yields one metrics record a step."""
-        precision = DTYPES[self.recipe.precision]
+        precision, stages = DTYPES[self.recipe.precision], list(self.recipe.stages)
         bar = progress(total=len(steps), desc=name, unit="step")
         bar.update(done)
         clock = time.perf_counter()
         for step in steps.read(done, self.recipe.workers):
+            # Dropout too is a function of the step, or a resumed run would not be the unbroken one.
+            torch.manual_seed(hash((self.recipe.seed, stages.index(name), step.number)) % 2**63)
             rates = set_rates(optimiser, schedule(step.number, len(steps), stage.warmup))
             outcome = train_step(model, step, optimiser, stage.clip, precision)
             seconds, clock = time.perf_counter() - clock, time.perf_counter()

@@ -12,8 +12,10 @@ from llavakit.base.errors import BadRequest
 from llavakit.chat.template import get_template
 from llavakit.data.loader import OnBad
 from llavakit.data.mixture import SourceSpec
+from llavakit.data.sources.llava import ImageFirst
 from llavakit.image.anyres import AnyRes, most_tokens
 from llavakit.image.square import Mode
+from llavakit.model.adapters import Lora
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
@@ -26,10 +28,14 @@ class Stage(Config):
     data: dict[str, SourceSpec]
     template: str
     train: dict[Part, float] = Field(min_length=1)
+    tower_layers: int | None = Field(None, gt=0)
+    """How many of the tower's layers train, from the last one that is used; None: all, and what comes before them."""
+    lora: Lora | None = None
+    """Adapters that train in place of the weights of the parts they are on."""
     batch_size: int = Field(gt=0)
     epochs: float = Field(1.0, gt=0)
-    warmup: float = Field(0.03, ge=0, lt=1)
-    """Share of the steps in which the rate rises linearly; then it falls as a cosine to 0."""
+    warmup: float = Field(0.03, ge=0)
+    """Share of the steps in which the rate rises linearly, or, from 1 on, their number; then it is a cosine to 0."""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """``muon``: Muon for the matrices inside the layers, AdamW for the rest; for training from scratch."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -37,14 +43,28 @@ class Stage(Config):
     clip: float | None = Field(1.0, gt=0)
     image: Mode | AnyRes = "pad"
     """How a picture is seen: as one square, or as tiles (``{grids: hd, global_view: pad}``, ``{grids: llava16}``)."""
-    image_first: bool = True
-    """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2."""
+    image_first: ImageFirst = True
+    """Whether ``<image>`` moves to the head of its turn, as LLaVA-1.5 does in stage 2; ``random``: before or after the
+    text of its turn, as LLaVA's first data has it."""
+    augment: bool = False
+    """Random crops and flips of pictures whose text does not speak of what they would change."""
     row_tokens: int = Field(4096, gt=0)
     """Tokens that go through the model at once; a step is as many packed rows as its samples need."""
 
     @model_validator(mode="after")
     def _template_exists(self) -> Stage:
         get_template(self.template)
+        return self
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Stage:
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(f"warmup: {self.warmup:g} is neither a share of the steps nor a number of them")
+        if self.tower_layers is not None and "vision_tower" not in self.train:
+            raise ValueError("tower_layers: vision_tower is not named in train, so none of its layers learns")
+        for part in self.lora.parts if self.lora else ():
+            if part not in self.train:
+                raise ValueError(f"lora.parts: {part} is not named in train, so its adapters would not learn")
         return self
 
     def image_tokens(self, square: int) -> int:
@@ -69,6 +89,11 @@ class Recipe(Config):
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
 
+    @property
+    def tiled(self) -> list[str]:
+        """Stages that see pictures as tiles."""
+        return [name for name, stage in self.stages.items() if isinstance(stage.image, AnyRes)]
+
     def check_room(self, square: int) -> None:
         """Raises :class:`BadRequest` when a picture of some stage may not fit; ``square``: tokens of one square."""
         for name, stage in self.stages.items():
@@ -89,10 +114,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _tiles_to_the_end(self) -> Recipe:
-        tiled = [name for name, stage in self.stages.items() if isinstance(stage.image, AnyRes)]
-        if tiled and self.model.keep_cls:
+        tiled = self.tiled
+        if tiled and (self.model.keep_cls or self.model.format != "llava"):
             raise ValueError(
-                f"stages.{tiled[0]}.image: llava_next of transformers has no CLS features; unset model.keep_cls"
+                f"stages.{tiled[0]}.image: llava_next of transformers has no CLS features and no other connectors; "
+                "unset model.keep_cls and model.format"
             )
         if tiled != list(self.stages)[len(self.stages) - len(tiled) :]:
             raise ValueError(f"a stage after {tiled[0]!r} sees squares and would lose the row ends that it learnt")

@@ -80,6 +80,7 @@ def test_there_and_back_is_bit_equal(make: Maker, tmp_path: Path, clip: Path, pi
     certificate = convert(source, native)
     assert certificate and certificate["difference"] <= 1e-5
     assert json.loads((native / "parity.json").read_text()) == certificate
+    assert len({file.stat().st_mode for file in native.iterdir() if file.name != "tokenizer.model"}) == 1
     model, codec = checkpoints.load(native)
     table = model.language_model.get_input_embeddings().weight
     words = state["model.embed_tokens.weight"].float()
@@ -96,6 +97,20 @@ def test_there_and_back_is_bit_equal(make: Maker, tmp_path: Path, clip: Path, pi
     assert convert(back, tmp_path / "native2")
     first, second = load_file(native / "model.safetensors"), load_file(tmp_path / "native2" / "model.safetensors")
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_first_llava_frames_its_pictures(tmp_path: Path, clip: Path, pieces: bytes) -> None:
+    from llavakit.chat.conversation import ImageRef, question
+    from llavakit.model.encode import encode
+
+    first_llava(tmp_path / "source", clip, pieces)
+    convert(tmp_path / "source", tmp_path / "native", template="llava_v1")
+    _, codec = checkpoints.load(tmp_path / "native")
+    ids = encode(question("What?", ImageRef(Image.new("RGB", (9, 9)))), codec, prompt=True).ids.tolist()
+    start, end = codec.tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"])
+    at = ids.index(codec.image_id)
+    assert ids[at - 1] == start and ids[at + 16] == end and ids.count(codec.image_id) == 16
+    assert "curious human" in codec.tokenizer.decode(ids)
 
 
 def test_what_is_inside_decides_not_what_it_is_called(tmp_path: Path, clip: Path, pieces: bytes) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.rows.originals import conversations
 from llavakit.chat.conversation import question
+from llavakit.chat.render import render
+from llavakit.chat.template import get_template
 from llavakit.convert.run import convert
 from llavakit.engine.engine import Engine
 from llavakit.engine.sample import Decoding
@@ -59,6 +62,16 @@ def test_ids_and_greedy_answers_agree(native: Path, tmp_path: Path, kind: str) -
                     break
                 answer.append(token)
             assert answer == written
+
+
+def test_ids_of_500_conversations_agree(native: Path, tmp_path: Path) -> None:
+    convert(native, tmp_path / "gguf", "gguf")
+    theirs = llama_cpp.Llama(str(tmp_path / "gguf" / "language-f16.gguf"), vocab_only=True, verbose=False)
+    tokenizer, template = checkpoints.load(native)[1].tokenizer, get_template("vicuna_v1")
+    for conversation in conversations(3):
+        text = render(conversation, template, tokenizer.bos_token, tokenizer.eos_token).text
+        ours = tokenizer.encode(text, add_special_tokens=False)
+        assert ours == theirs.tokenize(text.encode(), add_bos=False, special=True), text
 
 
 def logits(model: object, ids: list[int]) -> torch.Tensor:

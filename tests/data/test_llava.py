@@ -51,6 +51,17 @@ def test_image_first_moves_the_mark_to_the_head_of_its_turn(tmp_path: Path, text
     assert LlavaSource(path, image_first=False)[0].turns[0].text == text
 
 
+def test_at_random_the_mark_goes_before_or_after_and_stays_there(tmp_path: Path) -> None:
+    said = [{"from": "human", "value": "<image>\nWhat?"}, SAY]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"id": n, "image": "a.png", "conversations": said} for n in range(60)]))
+    texts = [conversation.turns[0].text for conversation in LlavaSource(path, image_first="random")]
+    assert 15 < texts.count("<image>\nWhat?") < 45 and set(texts) == {"<image>\nWhat?", "What?\n<image>"}
+    moved = tmp_path / "elsewhere.json"
+    moved.write_bytes(path.read_bytes())
+    assert [conversation.turns[0].text for conversation in LlavaSource(moved, image_first="random")] == texts
+
+
 @pytest.mark.parametrize(
     ("record", "reason"),
     [

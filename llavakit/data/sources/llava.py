@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from llavakit.base.errors import BadRecord, BadRequest
 from llavakit.base.files import read_json, read_jsonl
@@ -15,6 +16,8 @@ from llavakit.data.stream import items
 
 ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
+ImageFirst = bool | Literal["random"]
+
 
 class LlavaSource:
     """Records of one file; image paths are relative to ``images``.
@@ -22,7 +25,7 @@ class LlavaSource:
     Raises :class:`~llavakit.base.errors.BadRequest` at once for a missing file or broken JSON (with its line).
     """
 
-    def __init__(self, path: str | Path, images: str | Path | None = None, image_first: bool = False) -> None:
+    def __init__(self, path: str | Path, images: str | Path | None = None, image_first: ImageFirst = False) -> None:
         self.path = Path(path)
         self.name = self.path.stem
         self.images = Path(images) if images else self.path.parent
@@ -43,9 +46,13 @@ class LlavaSource:
         return conversation(record, self.images, where, identity, self.image_first)
 
 
-def conversation(record: dict[str, Any], images: Path, where: str, identity: str, image_first: bool) -> Conversation:
+def conversation(
+    record: dict[str, Any], images: Path, where: str, identity: str, image_first: ImageFirst
+) -> Conversation:
     """One record of LLaVA's format. With ``image_first`` each ``<image>`` moves to the head of its turn, on a line of
-    its own, as LLaVA-1.5 trains (``preprocess_multimodal``); else it stays before or after the text as written."""
+    its own, as LLaVA-1.5 trains (``preprocess_multimodal``); else it stays before or after the text as written.
+    ``"random"``: each turn's images go before or after its text, by a coin that the id and the text
+    decide."""
     place = f"{where} id {identity!r}"
     said = record.get("conversations")
     if not isinstance(said, list) or not all(isinstance(t, dict) and {"from", "value"} <= t.keys() for t in said):
@@ -61,7 +68,7 @@ def conversation(record: dict[str, Any], images: Path, where: str, identity: str
         if item["from"] not in ROLES:
             raise BadRecord(f"turn {number} is from {item['from']!r}; known: {', '.join(ROLES)}", place)
         role, text = ROLES[item["from"]], item["value"]
-        turns.append(Turn(role, _image_first(text) if image_first and role == "user" else text))
+        turns.append(Turn(role, _placed(text, image_first, identity) if role == "user" else text))
     named = record.get("image")
     names = [named] if isinstance(named, str) else [] if named is None else named
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -70,9 +77,13 @@ def conversation(record: dict[str, Any], images: Path, where: str, identity: str
     return Conversation(tuple(turns), refs, system, id=identity, source=where).checked()
 
 
-def _image_first(text: str) -> str:
+def _placed(text: str, image_first: ImageFirst, identity: str) -> str:
     marks = text.count(IMAGE)
-    return f"{IMAGE}\n" * marks + text.replace(IMAGE, "").strip() if marks else text
+    if not marks or not image_first:
+        return text
+    words = text.replace(IMAGE, "").strip()
+    last = image_first == "random" and zlib.crc32(f"{identity} {words}".encode()) & 1
+    return words + f"\n{IMAGE}" * marks if last else f"{IMAGE}\n" * marks + words
 
 
 class PublishedOptions(Options):
