@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from llavakit.image.square import Square
 from llavakit.model.connector import ConnectorKind, make_connector
 from llavakit.model.llava import Llava
 from llavakit.model.native import CHOOSE, Format, check_language, unheld
+from llavakit.model.pieces import sentencepiece_tokenizer
 from llavakit.model.quiet import quiet
 from llavakit.model.towers import VisionTower, vision_config
 
@@ -90,19 +92,54 @@ def load_vision(path: str) -> tuple[Any, Square]:
 
 def load_language(path: str) -> tuple[Any, Any]:
     """A causal language model and its fast tokenizer, grown by the image and pad tokens."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    tokenizer = from_hub(AutoTokenizer, path)
-    if not getattr(tokenizer, "is_fast", False):
-        raise BadRequest(f"{path} has no fast tokenizer, and supervised spans need character offsets")
+    tokenizer = load_tokenizer(path)
     model = _load_whole(AutoModelForCausalLM, path)
-    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
-    if tokenizer.pad_token is None:
-        tokenizer.add_special_tokens({"pad_token": PAD})
+    grow_tokenizer(tokenizer)
     # Not len(): a tokenizer may skip ids.
     resize_vocabulary(model, max(tokenizer.get_vocab().values()) + 1)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def load_tokenizer(path: str) -> Any:
+    """A model's fast tokenizer; Vicuna's bare ``tokenizer.model`` with the ids that SentencePiece itself gives.
+
+    Raises :class:`BadRequest` when there is none.
+    """
+    from transformers import AutoTokenizer
+
+    pieces = _found(path, "tokenizer.model")
+    if pieces and not _found(path, "tokenizer.json"):
+        for name in ("added_tokens.json", "special_tokens_map.json", "tokenizer_config.json"):
+            _found(path, name)  # of a hub's model: now it lies beside the pieces
+        return sentencepiece_tokenizer(pieces)
+    tokenizer = from_hub(AutoTokenizer, path)
+    if not getattr(tokenizer, "is_fast", False):
+        raise BadRequest(f"{path} has no fast tokenizer, and supervised spans need character offsets")
+    return tokenizer
+
+
+def _found(path: str, name: str) -> Path | None:
+    """A file of a local directory or of a hub's model, if it has one (and the hub can be reached)."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        path,
+        name,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(found) if found else None
+
+
+def grow_tokenizer(tokenizer: Any) -> None:
+    """Adds ``<image>`` and, where there is none, a pad token, behind all other tokens."""
+    tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_extra_special_tokens=False)
+    if tokenizer.pad_token is None:
+        tokenizer.add_special_tokens({"pad_token": PAD})
 
 
 def resize_vocabulary(model: Any, size: int) -> None:

@@ -12,12 +12,12 @@ top level too; ``PreTrainedTokenizerFast`` as tokenizer class; ``preprocessor_co
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
@@ -29,10 +29,10 @@ from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.native import check_tiles
 from llavakit.model.preprocessor import load_grids, load_square, preprocessor_config
+from llavakit.model.shards import write_shards
 from llavakit.model.towers import WRAPPED
 
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
-SHARD_BYTES = 5 * 10**9
 
 
 def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | None = None) -> None:
@@ -44,12 +44,16 @@ def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | No
     _check_tiles(model, codec)
     with writing(path) as temporary:
         temporary.mkdir()
-        _save_tensors(model, temporary)
-        config = llava_config(model, codec)
-        write_json(temporary / "config.json", config)
-        write_json(temporary / "generation_config.json", _generation_config(codec))
-        _save_processor(model, codec, temporary)
-        write_json(temporary / "llavakit.json", {"llavakit": 1, **(card or {})})
+        write_shards(_tensors(model), temporary)
+        save_description(model, codec, temporary, card)
+
+
+def save_description(model: Llava, codec: Codec, path: Path, card: dict[str, Any] | None = None) -> None:
+    """Writes into ``path`` all of a native directory but the tensors. The model may be on the meta device."""
+    write_json(path / "config.json", llava_config(model, codec))
+    write_json(path / "generation_config.json", _generation_config(codec))
+    _save_processor(model, codec, path)
+    write_json(path / "llavakit.json", {"llavakit": 1, **(card or {})})
 
 
 def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> tuple[Llava, Codec]:
@@ -57,9 +61,24 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
 
     Raises :class:`BadRequest` naming the file, or the tensors, that it lacks.
     """
+    path = resolve(path)
+    model, codec = load_description(path, dtype, device)
+    _load_tensors(model, path)
+    _check_linear(model, path)
+    return model.eval(), codec
+
+
+def load_description(path: Path, dtype: torch.dtype, device: str) -> tuple[Llava, Codec]:
+    """All of a native directory but the tensors: on the meta device the model takes no memory.
+
+    Raises :class:`BadRequest` naming the file that it lacks.
+    """
     from transformers import AutoTokenizer
 
-    path = resolve(path)
+    if is_original(path):
+        raise BadRequest(
+            f"{path} is a checkpoint of the original LLaVA; make it a native one: llavakit convert {path} NEW_DIRECTORY"
+        )
     for name in FILES:
         if not (path / name).is_file():
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
@@ -69,12 +88,10 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
         model = outline(config.vision_config, config.text_config, spec, load_square(path), dtype)
     if grids is not None:
         model.add_newline()
-    _load_tensors(model, path)
-    _check_linear(model, path)
     tokenizer = AutoTokenizer.from_pretrained(path)
     template = JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
-    return model.eval(), Codec(tokenizer, template, model.square, model.image_tokens, limit, grids)
+    return model, Codec(tokenizer, template, model.square, model.image_tokens, limit, grids)
 
 
 def _check_linear(model: Llava, path: Path) -> None:
@@ -102,8 +119,9 @@ def _check_tiles(model: Llava, codec: Codec) -> None:
         )
 
 
-def resolve(path: str | Path) -> Path:
-    """A local directory as it is; a hub id as the directory of its downloaded snapshot."""
+def resolve(path: str | Path, *more: str) -> Path:
+    """A local directory as it is; a hub id as the directory of its downloaded snapshot, with files of patterns
+    ``more`` besides those of a native checkpoint."""
     if Path(path).is_dir():
         return Path(path)
     if Path(path).exists() or str(path).count("/") != 1 or str(path).startswith((".", "/", "~")):
@@ -111,11 +129,20 @@ def resolve(path: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", *more]
     try:
-        return Path(snapshot_download(str(path), allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(str(path), allow_patterns=patterns))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         first = str(error).strip().splitlines()[0]
         raise BadRequest(f"no checkpoint directory at {path}, and the hub does not give it: {first}") from None
+
+
+def is_original(path: Path) -> bool:
+    """Whether a directory holds files of the original LLaVA, by what is in it."""
+    if (path / "mm_projector.bin").is_file() or (path / "non_lora_trainables.bin").is_file():
+        return True
+    config = read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    return "mm_hidden_size" in config or "mm_vision_tower" in config
 
 
 def native_state(model: Llava) -> dict[str, torch.Tensor]:
@@ -134,34 +161,17 @@ def _generation_config(codec: Codec) -> dict[str, Any]:
     return {**ids, "do_sample": False, "_from_model_config": False}
 
 
-def _save_tensors(model: Llava, path: Path) -> None:
+def _tensors(model: Llava) -> Iterator[tuple[str, torch.Tensor]]:
+    """What is written: everything but a head that is the embeddings."""
     tied = bool(getattr(model.language_model.config, "tie_word_embeddings", False))
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    size = 0
     for name, tensor in native_state(model).items():
-        if tied and name == "language_model.lm_head.weight":
-            continue
-        length = tensor.numel() * tensor.element_size()
-        if size and size + length > SHARD_BYTES:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor.detach().cpu().contiguous()
-        size += length
-    if len(shards) == 1:
-        save_file(shards[0], path / "model.safetensors", metadata={"format": "pt"})
-        return
-    index: dict[str, str] = {}
-    for number, shard in enumerate(shards, 1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        save_file(shard, path / name, metadata={"format": "pt"})
-        index |= dict.fromkeys(shard, name)
-    total = sum(t.numel() * t.element_size() for shard in shards for t in shard.values())
-    write_json(path / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": index})
+        if not (tied and name == "language_model.lm_head.weight"):
+            yield name, tensor
 
 
 def _load_tensors(model: Llava, path: Path) -> None:
     """Fills every parameter, shard by shard, under classic or new names. Raises when one is missing or too many."""
-    targets = {_plain(name): tensor for name, tensor in native_state(model).items()}
+    targets = {plain_name(name): tensor for name, tensor in native_state(model).items()}
     if getattr(model.language_model.config, "tie_word_embeddings", False):
         targets.pop("language_model.lm_head.weight", None)
     left = set(targets)
@@ -169,7 +179,7 @@ def _load_tensors(model: Llava, path: Path) -> None:
         try:
             with safe_open(file, framework="pt") as tensors, torch.no_grad():
                 for name in tensors.keys():  # noqa: SIM118 - safe_open is not a mapping
-                    target = targets.get(_plain(name))
+                    target = targets.get(plain_name(name))
                     if target is None:
                         if not name.endswith("position_ids"):
                             raise BadRequest(f"{file} holds {name!r}, which this model has no place for")
@@ -179,7 +189,7 @@ def _load_tensors(model: Llava, path: Path) -> None:
                         shapes = f"{tuple(value.shape)}, the configuration says {tuple(target.shape)}"
                         raise BadRequest(f"{file}: {name!r} is {shapes}")
                     target.copy_(value)
-                    left.discard(_plain(name))
+                    left.discard(plain_name(name))
         except SafetensorError as error:
             raise BadRequest(f"{file} is damaged: {error}") from None
     if left:
@@ -196,7 +206,7 @@ def tensor_files(path: Path) -> list[Path]:
     return [path / name for name in names]
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """One name for a tensor, whatever transformers version wrote it."""
     if name.startswith("model.") or name == "lm_head.weight":
         # transformers 5 saves LlavaForConditionalGeneration as model.{vision_tower,...} and a top-level lm_head.
