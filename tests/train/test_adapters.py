@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.parity_models import talks
+from benchmarks.rows.models import talks
 from llavakit.base.errors import BadRequest
 from llavakit.data.collate import collate
 from llavakit.model.adapters import Lora, merge
