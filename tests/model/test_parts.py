@@ -1,4 +1,4 @@
-"""Every family of tower and language model, built from parts. That the logits are transformers' is a parity row each."""
+"""Every family of tower and language model, built from parts. Equal logits are a row each of the parity table."""
 
 from __future__ import annotations
 
