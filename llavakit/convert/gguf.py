@@ -39,7 +39,7 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
     language, tower = checkpoint.model.language_model.config, checkpoint.model.vision_tower
     if language.model_type not in ARCHITECTURES:
         raise BadRequest(f"no GGUF form of a {language.model_type!r} is known here, only of {', '.join(ARCHITECTURES)}")
-    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.used) == 1
+    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.chosen) == 1
     if tower.config.model_type not in TOWERS or not one_square:
         raise BadRequest("only a CLIP or SigLIP tower that gives one layer's patches of a square has a GGUF form here")
     if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":

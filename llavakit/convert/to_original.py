@@ -46,6 +46,8 @@ def original_config(checkpoint: Checkpoint, vision: str | None = None) -> dict[s
         return {**record["config"], **({"mm_vision_tower": vision} if vision else {})}
     model = checkpoint.model
     language = model.language_model.config.model_type
+    if model.form != "llava" or len(model.vision_tower.chosen) > 1:
+        raise BadRequest("the original LLaVA has connectors and one feature layer of transformers' llava only")
     if language not in _KINDS:
         raise BadRequest(f"the original LLaVA has no class for a {language!r} model, only for {', '.join(_KINDS)}")
     tower, kind = model.vision_tower, model.multi_modal_projector.kind

@@ -8,7 +8,7 @@ import importlib.util
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from llavakit.base.config import Config
@@ -31,6 +31,19 @@ class Lora(Config):
     """``nf4`` is QLoRA: the frozen matrices of the language model in 4 bits."""
     parts: tuple[Literal["language_model", "vision_tower"], ...] = Field(("language_model",), min_length=1)
 
+    @model_validator(mode="after")
+    def _dora_sees_weights(self) -> Lora:
+        if self.dora and self.base == "nf4":
+            raise ValueError("DoRA measures the weights beside it at every step, which 4 bits do not allow; choose one")
+        return self
+
+
+def require(lora: Lora) -> None:
+    """Raises :class:`BadRequest` when a package that ``lora`` needs is not installed."""
+    missing = [name for name in ("peft", "torchao") if importlib.util.find_spec(name) is None]
+    if "peft" in missing or (missing and lora.base == "nf4"):
+        raise BadRequest(f"these adapters need {' and '.join(missing)}: pip install 'llavakit[adapters]'")
+
 
 def attach(
     model: Llava, lora: Lora, tower_layers: int | None = None, seed: int = 0, device: torch.device | str = "cpu"
@@ -38,10 +51,9 @@ def attach(
     """Puts fresh adapters into ``model``, in place: it computes what it computed before. What trains is not decided
     here. Of the tower, the last ``tower_layers`` of the layers that run take them (None: all).
 
-    Raises :class:`BadRequest` when peft is not installed, or DoRA is asked on 4-bit weights.
+    Raises :class:`BadRequest` as :func:`require` does.
     """
-    if importlib.util.find_spec("peft") is None:
-        raise BadRequest("adapters need peft: pip install 'llavakit[adapters]'")
+    require(lora)
     if lora.base == "nf4" and "language_model" in lora.parts:
         # Matrix by matrix, so that the device never holds the model unquantised.
         quantise(model.language_model, "nf4", device)

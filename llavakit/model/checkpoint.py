@@ -23,7 +23,7 @@ from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
 from llavakit.base.log import log
 from llavakit.chat.template import JinjaTemplate, Template
-from llavakit.model.build import outline
+from llavakit.model.build import from_hub, outline
 from llavakit.model.configuration import llava_config, read_config
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
@@ -92,7 +92,7 @@ def load_description(
         model = outline(config.vision_config, config.text_config, spec, load_square(path), dtype)
     if grids is not None:
         model.add_newline()
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = from_hub(AutoTokenizer, str(path))
     spoken = template or JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
     return model, Codec(tokenizer, spoken, model.square, model.image_tokens, limit, grids)
@@ -233,7 +233,7 @@ def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = codec.max_length
     processor = (LlavaProcessor if codec.grids is None else LlavaNextProcessor)(
-        image_processor=AutoImageProcessor.from_pretrained(path),
+        image_processor=from_hub(AutoImageProcessor, str(path)),
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",

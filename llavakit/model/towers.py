@@ -56,25 +56,26 @@ class VisionTower(nn.Module):
         self.registers = int(getattr(self.config, "num_register_tokens", 0))
         self.keep_registers = keep_registers
         depth = self.config.num_hidden_layers
-        self.used = [_index(number, depth) for number in (layer if isinstance(layer, tuple) else (layer,))]
+        self.chosen = [_index(number, depth) for number in (layer if isinstance(layer, tuple) else (layer,))]
+        self.used = max(self.chosen)
         self.path, name = _layer_list(model)
         owner = model.get_submodule(self.path)
         self.path = _classic(f"{self.path}.{name}")
         layers = getattr(owner, name)
         self.model: nn.Module = model
-        self.layers: list[nn.Module] = list(layers[: max(self.used)])
+        self.layers: list[nn.Module] = list(layers[: self.used])
         """Those that run, in order; they train when the tower does."""
-        self.unused: nn.ModuleList = layers[max(self.used) :]
-        setattr(owner, name, layers[: max(self.used)])
+        self.unused: nn.ModuleList = layers[self.used :]
+        setattr(owner, name, layers[: self.used])
         self._features: dict[int, torch.Tensor] = {}
-        for number in set(self.used):
+        for number in set(self.chosen):
             # A hook, not last_hidden_state or output_hidden_states: several towers put a norm into those.
             self.layers[number - 1].register_forward_hook(self._keep(number))
 
     @property
     def width(self) -> int:
         """Length of a feature vector."""
-        return int(self.config.hidden_size) * len(self.used)
+        return int(self.config.hidden_size) * len(self.chosen)
 
     @property
     def specials(self) -> int:
@@ -90,7 +91,7 @@ class VisionTower(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised pixels ``float[n, 3, S, S]`` -> features ``float[n, N, D * k]``."""
         self.model(pixels)
-        features = torch.cat([self._features[number] for number in self.used], dim=-1)
+        features = torch.cat([self._features[number] for number in self.chosen], dim=-1)
         self._features.clear()
         patches = features[:, self.specials if not self.keep_registers else int(self.has_cls) :]
         return torch.cat([features[:, :1], patches], dim=1) if self.keep_cls else patches
@@ -104,7 +105,7 @@ class VisionTower(nn.Module):
     def whole_state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the tower, the unused layers too, under its classic name without ``vision_model.``."""
         state = {_classic(key): value for key, value in self.model.state_dict().items()}
-        for index, layer in enumerate(self.unused, max(self.used)):
+        for index, layer in enumerate(self.unused, self.used):
             for key, value in layer.state_dict().items():
                 state[f"{self.path}.{index}.{key}"] = value
         return {key: value for key, value in state.items() if not key.endswith("position_ids")}

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from llavakit.model.adapters import attach
+from llavakit.image.anyres import AnyRes
+from llavakit.model.adapters import attach, require
 from llavakit.model.llava import Llava
-from llavakit.model.parts import freeze_all_but, part
+from llavakit.model.native import check_tiles
+from llavakit.model.parts import freeze_all_but, part, tower_blocks
 from llavakit.train.stage import Stage
 
 MUON_SCALE = 20.0
@@ -40,6 +42,15 @@ class MuonAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         for optimiser in self.inner:
             optimiser.step()
+
+
+def check(model: Llava, stage: Stage) -> None:
+    """Raises at once, :class:`~llavakit.base.errors.BadRequest`, what a later stage would be refused for."""
+    if stage.lora is not None:
+        require(stage.lora)
+    tower_blocks(model, stage.tower_layers)
+    if isinstance(stage.image, AnyRes):
+        check_tiles(model)
 
 
 def prepare(model: Llava, stage: Stage, seed: int = 0, device: torch.device | str = "cpu") -> None:

@@ -14,11 +14,10 @@ from llavakit.image.square import Square
 from llavakit.model.build import outline
 from llavakit.model.known import configuration
 from llavakit.model.llava import Llava
-from llavakit.model.native import check_tiles
 from llavakit.model.parts import PARTS, Part, count
 from llavakit.model.quantise import layer_linears
 from llavakit.model.towers import vision_config
-from llavakit.train.optim import prepare
+from llavakit.train.optim import check, prepare
 from llavakit.train.stage import Recipe, Stage
 
 # float32 weights; for what trains also a float32 gradient and AdamW's two moments.
@@ -76,9 +75,9 @@ def _empty(recipe: Recipe) -> Llava:
     vision, language = vision_config(configuration(spec.vision)), configuration(spec.language)
     with torch.device("meta"):
         model = outline(vision, language, spec, Square(size=vision.image_size))
-    if recipe.tiled:
-        check_tiles(model)
     recipe.check_room(model.image_tokens)
+    for stage in recipe.stages.values():
+        check(model, stage)
     return model
 
 

@@ -24,11 +24,10 @@ from llavakit.model.adapters import merge
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
-from llavakit.model.native import check_tiles
 from llavakit.model.parts import count
 from llavakit.train.backbones import pretrain
 from llavakit.train.curve import draw_curve
-from llavakit.train.optim import make_optimiser, prepare, set_rates
+from llavakit.train.optim import check, make_optimiser, prepare, set_rates
 from llavakit.train.schedule import schedule
 from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
 from llavakit.train.stage import Recipe, Stage
@@ -109,12 +108,12 @@ class Run:
             model, tokenizer = build(self.parts(), self.recipe.seed)
             codec = Codec(tokenizer, template, model.square, model.image_tokens)
             self.recipe.check_room(codec.image_tokens)
+            for later in self.recipe.stages.values():
+                check(model, later)
         codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
         model.square = codec.square
-        if codec.grids is not None:
-            check_tiles(model)
-            if model.image_newline is None:
-                model.add_newline(self.recipe.seed)
+        if codec.grids is not None and model.image_newline is None:
+            model.add_newline(self.recipe.seed)
         return model, codec
 
     def parts(self) -> ModelSpec:

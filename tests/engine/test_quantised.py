@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.parity_models import talks
-from benchmarks.tiny import save_language, save_tower
+from benchmarks.rows.models import talks
 from llavakit.base.errors import BadRequest
 from llavakit.chat.template import get_template
 from llavakit.cli import main
@@ -22,6 +21,7 @@ from llavakit.model import checkpoint
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec, encode
 from llavakit.model.quantise import full, layer_linears, quantise
+from tests.tiny import save_language, save_tower
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.tiny import save_language, save_tower
 from llavakit.engine.load import load
 from llavakit.engine.sample import Decoding
 from llavakit.recipes import RECIPES, resolve
@@ -17,6 +16,7 @@ from llavakit.train.plan import plan, text
 from llavakit.train.run import train
 from llavakit.train.stage import Recipe, Stage
 from tests.data.samples import write
+from tests.tiny import save_language, save_tower
 
 NAMES = [name.replace("_", "-") for name in RECIPES.names() if name != "demo"]
 VICUNA_7B, VICUNA_13B, QWEN3_8B = 6_738_415_616, 13_015_864_320, 8_190_735_360

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.parity_models import talks
+from benchmarks.rows.models import talks
 from llavakit.base.errors import BadRequest
 from llavakit.data.collate import collate
 from llavakit.model.adapters import Lora, merge
@@ -96,8 +97,23 @@ def test_stages_that_contradict_themselves(recipe: Recipe) -> None:
         stage.evolve(tower_layers=2)
     with pytest.raises(BadRequest, match=r"lora\.parts: vision_tower is not named in train"):
         stage.evolve(lora={"parts": ["vision_tower"]})
+    with pytest.raises(BadRequest, match="DoRA measures the weights"):
+        stage.evolve(lora={"dora": True, "base": "nf4"})
     with pytest.raises(BadRequest, match="neither a share of the steps nor a number of them"):
         stage.evolve(warmup=3.5)
+
+
+def test_what_stage_two_lacks_is_said_before_stage_one(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = recipe.evolve({"stages.tune.train.vision_tower": 1e-5, "stages.tune.tower_layers": 7})
+    with pytest.raises(BadRequest, match="the last 7 layers of the tower"):
+        train(deep, tmp_path / "deep")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find(name))
+    with pytest.raises(BadRequest, match=r"need peft: pip install 'llavakit\[adapters\]'"):
+        train(recipe.evolve({"stages.tune.lora": SMALL}), tmp_path / "lora")
+    assert not any((tmp_path / name / "stages").exists() for name in ("deep", "lora"))
 
 
 def test_an_interrupted_run_with_dropout_ends_in_the_same_bytes(

@@ -1,13 +1,8 @@
-"""Ours against transformers, model by model: ``python benchmarks/parity_models.py`` prints a table.
-
-Each function is a row: it builds a tiny random model from parts, saves it, loads the directory with plain
-transformers, and returns the largest relative difference of the logits over pictures and questions. The tests assert
-the same functions.
-"""
+"""Logits of models built from parts, family by family: saved, and loaded by plain transformers."""
 
 from __future__ import annotations
 
-import sys
+import functools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.tiny import save_language, save_tower
+from benchmarks.rows import relative, row
 from llavakit.chat.conversation import Conversation, ImageRef, Turn
 from llavakit.chat.template import get_template
 from llavakit.data.collate import collate
@@ -24,9 +19,12 @@ from llavakit.image.square import normalise
 from llavakit.model import checkpoint
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec, Example, encode
+from llavakit.model.quiet import quiet
+from tests.tiny import save_language, save_tower
 
 BOUND = 1e-5
-ROWS = {
+# Name -> tower, language model, and what else is chosen.
+ROWS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "CLIP + Llama": ("clip", "llama", {}),
     "SigLIP + Llama": ("siglip", "llama", {}),
     "CLIP + Mistral (sliding window)": ("clip", "mistral", {}),
@@ -83,7 +81,7 @@ def difference(vision: str, language: str, **choices: Any) -> float:
     """Largest difference of the logits over the largest logit: ours, packed in one row, against transformers'."""
     from transformers import AutoModelForImageTextToText
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, quiet():
         model, codec = made(vision, language, Path(folder), **choices)
         checkpoint.save(model, codec, Path(folder, "model"))
         theirs, info = AutoModelForImageTextToText.from_pretrained(Path(folder, "model"), output_loading_info=True)
@@ -95,21 +93,10 @@ def difference(vision: str, language: str, **choices: Any) -> float:
         with torch.no_grad():
             ours = again.logits(again.hidden(collate(examples, codec.image_id)))
         expected = torch.cat([their_logits(theirs.eval(), example, codec) for example in examples])
-        return float((ours - expected).abs().max() / expected.abs().max())
+        return relative(ours, expected)
 
 
-def main() -> int:
-    """Prints every row; returns 1 when one is over the bound."""
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-    worst = 0.0
-    for name, (vision, language, choices) in ROWS.items():
-        found = difference(vision, language, **choices)
-        worst = max(worst, found)
-        print(f"{name:42} logits, float32, relative {found:.1e}  {'ok' if found <= BOUND else 'OVER'} ({BOUND:g})")
-    return int(worst > BOUND)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+for _name, (_vision, _language, _choices) in ROWS.items():
+    row(f"logits, {_name}", against="transformers, float32, relative", bound=BOUND)(
+        functools.partial(difference, _vision, _language, **_choices)
+    )
