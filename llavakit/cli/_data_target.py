@@ -65,27 +65,38 @@ def sources(args: argparse.Namespace) -> tuple[dict[str, SourceSpec], Recipe, St
 def how(args: argparse.Namespace, recipe: Recipe, stage: Stage) -> How:
     """How the recipe's stage reads records, without any weights. Raises :class:`BadRequest` when a tokenizer is given
     and nothing says how many tokens an image takes."""
+    from pathlib import Path
+
+    import torch
+
     from llavakit.base.errors import BadRequest
     from llavakit.chat.template import get_template
     from llavakit.data.measure import load_tokenizer
     from llavakit.data.show.page import How
     from llavakit.image.anyres import AnyRes
     from llavakit.image.square import Square
+    from llavakit.model.checkpoint import load_description
     from llavakit.model.encode import Codec
     from llavakit.model.known import configuration
-    from llavakit.model.towers import patch_tokens, vision_config
+    from llavakit.model.towers import vision_config
+    from llavakit.train.plan import empty
 
     template, codec, patches = get_template(stage.template), None, 0
     square = Square(size=336, mode=stage.image.global_view if isinstance(stage.image, AnyRes) else stage.image)
     # A checkpoint's own tower, where the tokenizer's directory is one: it goes before the recipe's.
-    tower = args.tokenizer if args.tokenizer and is_model(args.tokenizer) else recipe.model.vision
+    own = args.tokenizer and is_model(args.tokenizer)
+    tower = args.tokenizer if own else recipe.model.vision
     if tower is not None:
         vision = vision_config(configuration(tower))
         square, patches = square.evolve(size=vision.image_size), vision.image_size // vision.patch_size
     if args.tokenizer:
         if tower is None:
             raise BadRequest(f"{recipe.name} names no vision tower; give --tokenizer a whole checkpoint's directory")
-        tokens = patch_tokens(vision, recipe.model.keep_cls)
+        tokens = (
+            load_description(Path(args.tokenizer), torch.float32, "meta")[1].image_tokens
+            if own
+            else empty(recipe).image_tokens
+        )
         codec = Codec(load_tokenizer(args.tokenizer), template, square, tokens, recipe.max_length).seeing(stage.image)
     return How(
         template, square, patches, stage.image_first, recipe.max_length, stage.batch_size, stage.row_tokens, codec

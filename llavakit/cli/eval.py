@@ -14,7 +14,7 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING
 
-from llavakit.cli import _asking
+from llavakit.cli import _asking, _decoding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", help="folder of the images, where it is not with the data")
     parser.add_argument("--protocol", default="", help="a named way of asking; the benchmark's first is the default")
     parser.add_argument("--out", help="folder for answers and results")
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="length of an answer (default: %(default)s)")
     parser.add_argument("--endpoint", help="address of an API, as http://127.0.0.1:8000/v1")
     _asking.arguments(parser)
+    _decoding.arguments(parser, max_new_tokens=128)
     parser.add_argument("--json", action="store_true", help="print results as JSON")
 
 
@@ -64,10 +64,8 @@ def _model(args: argparse.Namespace) -> Iterator[Answer]:
     """What is asked: a checkpoint here, or a model behind an endpoint."""
     if not args.endpoint:
         from llavakit.engine.load import load
-        from llavakit.engine.sample import Decoding
 
-        assistant = load(args.model)
-        how = Decoding.parse({"max_new_tokens": args.max_new_tokens}, "llavakit eval")
+        assistant, how = load(args.model), _decoding.decoding(args, "llavakit eval")
         yield lambda conversations: assistant.answer(conversations, how)
         return
     import tempfile
@@ -77,7 +75,7 @@ def _model(args: argparse.Namespace) -> Iterator[Answer]:
     from llavakit.endpoint.journal import Journal
     from llavakit.eval.remote import remote
 
-    settings = {"temperature": 0.0, "max_tokens": args.max_new_tokens, **_asking.body(args, args.model)}
+    settings = {"temperature": args.temperature, "max_tokens": args.max_new_tokens, **_asking.body(args, args.model)}
     body = {key: value for key, value in settings.items() if value is not None}
     with tempfile.TemporaryDirectory() as nowhere, Journal(Path(args.out or nowhere) / "journal.jsonl") as journal:
         journal.settle(body)

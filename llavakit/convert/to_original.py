@@ -15,7 +15,6 @@ from llavakit.convert.checkpoint import EMBEDDINGS, HEAD, Checkpoint, Stream
 from llavakit.convert.names import to_original
 from llavakit.convert.original import LANGUAGES
 from llavakit.model.configuration import llava_config
-from llavakit.model.connector import NATIVE
 from llavakit.model.encode import Codec
 from llavakit.model.shards import SHARD_BYTES, write_shards
 
@@ -51,8 +50,6 @@ def original_config(checkpoint: Checkpoint, vision: str | None = None) -> dict[s
     if language not in _KINDS:
         raise BadRequest(f"the original LLaVA has no class for a {language!r} model, only for {', '.join(_KINDS)}")
     tower, kind = model.vision_tower, model.multi_modal_projector.kind
-    if kind not in NATIVE or len(tower.used) > 1:
-        raise BadRequest(f"the original LLaVA has no connector {kind} from layers {tower.layer} of the tower")
     if vision is None:
         raise BadRequest("say with --vision which tower the original's code is to build, e.g. the hub id of a CLIP")
     native = llava_config(model, checkpoint.codec)

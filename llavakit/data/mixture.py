@@ -46,7 +46,7 @@ class Chosen:
         return self.source[int(self.indices[index])]
 
 
-def open_source(name: str, spec: SourceSpec, image_first: bool, seed: int = 0) -> Source:
+def open_source(name: str, spec: SourceSpec, image_first: ImageFirst, seed: int = 0) -> Source:
     """The file of ``spec``, with what it keeps. Raises :class:`BadRequest` for one that is missing or broken."""
     source = LlavaSource(Path(spec.path), spec.images, image_first)
     indices = list(range(len(source)))

@@ -75,6 +75,11 @@ class Codec:
             return self.image_tokens
         return token_count(width, height, self.grids, self.square.size, self.side)
 
+    @property
+    def eos(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return frozenset({self.tokenizer.eos_token_id})
+
     def using(self, template: Template | JinjaTemplate) -> Codec:
         return replace(self, template=template)
 

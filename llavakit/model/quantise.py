@@ -3,7 +3,7 @@ percent of its weights). Embeddings, head, connector and tower stay as they are.
 
 ``int8``, ``int4``: torchao, weight-only; int8 with a scale a row, int4 with one for every 32 weights.
 ``nf4``: QLoRA's 4-bit normal floats with doubly quantised scales: bitsandbytes' kernels on a GPU where it is
-installed, else torchao's, which hold the same numbers.
+installed, else torchao's of the same format.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def plan(recipe: Recipe) -> Plan:
     for a model that would be refused when it is built."""
     if recipe.backbones is not None:
         raise BadRequest(f"{recipe.name} pretrains its own backbones; a plan needs model.vision and model.language")
-    model = _empty(recipe)
+    model = empty(recipe)
     # Before anything is frozen: only what can never train, the identity of a linear connector, does not count.
     sizes: dict[Part, int] = {
         "vision_tower": count(model.vision_tower),
@@ -63,12 +63,12 @@ def plan(recipe: Recipe) -> Plan:
         "language_model": count(model.language_model),
     }
     # A stage that puts adapters in has a model of its own.
-    stages = [_stage(name, s, model if s.lora is None else _empty(recipe)) for name, s in recipe.stages.items()]
+    stages = [_stage(name, s, model if s.lora is None else empty(recipe)) for name, s in recipe.stages.items()]
     tokens = list(recipe.stages.values())[-1].image_tokens(model.image_tokens)
     return Plan(recipe, sizes, tokens, stages)
 
 
-def _empty(recipe: Recipe) -> Llava:
+def empty(recipe: Recipe) -> Llava:
     """The recipe's model without its tensors."""
     spec = recipe.model
     assert spec.vision is not None and spec.language is not None

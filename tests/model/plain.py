@@ -67,8 +67,8 @@ def our_answers(asked: list[Asked]) -> list[list[int]]:
         rows = [i for i, item in enumerate(asked) if item.model == model]
         conversations = [question(asked[i].text, *map(ImageRef, asked[i].images)) for i in rows]
         examples = [encode(conversation, engine.codec, prompt=True) for conversation in conversations]
-        for row, token in engine.tokens(examples, Decoding(max_new_tokens=12)):
-            answers[rows[row]].append(token)
+        for row, pieces in zip(rows, engine.replies(examples, Decoding(max_new_tokens=12)), strict=True):
+            answers[row] = [token for piece in pieces for token in piece.ids]
     return answers
 
 

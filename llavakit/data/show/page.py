@@ -24,7 +24,7 @@ from llavakit.data.pack import pack
 from llavakit.data.page import render
 from llavakit.data.show.choose import Chosen, Place, choose, place_of
 from llavakit.data.show.tokens import Run, token_runs, word_runs
-from llavakit.data.sources.llava import conversation
+from llavakit.data.sources.llava import ImageFirst, conversation
 from llavakit.data.stream import Item
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, square
@@ -39,7 +39,7 @@ class How:
     square: Square
     patches: int
     """Patches along a side of a picture; 0 where no tower is known."""
-    image_first: bool
+    image_first: ImageFirst
     max_length: int
     batch_size: int
     row_tokens: int
