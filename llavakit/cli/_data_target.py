@@ -92,12 +92,10 @@ def how(args: argparse.Namespace, recipe: Recipe, stage: Stage) -> How:
     if args.tokenizer:
         if tower is None:
             raise BadRequest(f"{recipe.name} names no vision tower; give --tokenizer a whole checkpoint's directory")
-        tokens = (
-            load_description(Path(args.tokenizer), torch.float32, "meta")[1].image_tokens
-            if own
-            else empty(recipe).image_tokens
+        model = load_description(Path(args.tokenizer), torch.float32, "meta")[0] if own else empty(recipe)
+        codec = Codec(load_tokenizer(args.tokenizer), template, square, model.image_tokens, recipe.max_length).seeing(
+            stage.image
         )
-        codec = Codec(load_tokenizer(args.tokenizer), template, square, tokens, recipe.max_length).seeing(stage.image)
     return How(
         template, square, patches, stage.image_first, recipe.max_length, stage.batch_size, stage.row_tokens, codec
     )

@@ -55,8 +55,9 @@ def build(
     """Builds the data set in ``out`` and returns what is in it. The files do not depend on ``workers``.
 
     ``train``, ``test``: pictures of each split; ``side``: the pictures' longest side in pixels; ``documents``: of the
-    corpus; ``chats``: conversations of words only; ``workers``: processes (None: one a core). ``out`` is whole or absent. One that was built from the same
-    arguments is left as it is; raises :class:`BadRequest` when something else is there.
+    corpus; ``chats``: conversations of words only; ``workers``: processes (None: one a core). ``out`` is whole or
+    absent. One that was built from the same arguments is left as it is; raises :class:`BadRequest` when something else
+    is there.
     """
     out = Path(out)
     arguments: dict[str, int] = {

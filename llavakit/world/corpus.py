@@ -1,7 +1,7 @@
 """Words for the language model: documents for its pre-training, and conversations about scenes that are told.
 
-From documents it learns the world's language, from conversations to look things up in what stands before: only answers
-are supervised there, and that takes a tenth of the text (questions cannot be foreseen, and drown the rest). No pictures:
+From documents it learns the world's language, from conversations to look things up in what stands before: there only
+answers are supervised, which takes a tenth of the text (questions cannot be foreseen, and drown the rest). No pictures:
 these scenes (split "words") are free to name held-out combinations, which nothing about a picture in training does.
 """
 
