@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from llavakit.base.errors import WorkFailed
 from llavakit.base.log import log
@@ -17,6 +18,7 @@ from llavakit.engine.sample import Decoding
 from llavakit.engine.text import Writer
 from llavakit.model.encode import Example, encode
 
+T = TypeVar("T")
 Finish = Literal["stop", "length", "cancelled"]
 
 
@@ -115,26 +117,41 @@ class Service:
         self.engine = engine
         self._waiting: deque[Ticket] = deque()
         self._running: list[Ticket] = []
+        self._errands: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
         self._wake = threading.Condition()
         self._closing: Literal["", "drain", "now"] = ""
         self._counts = {"prompt_tokens": 0, "completion_tokens": 0, "steps": 0}
         self._thread = threading.Thread(target=self._loop, name="llavakit-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, conversation: Conversation, how: Decoding = GREEDY, logprobs: int = 0) -> Ticket:
-        """Queues a conversation for its next turn. ``logprobs``: how many of the most likely tokens to tell for each
-        token of the answer; 0 tells none, not even the token's own.
+    def submit(self, asked: Conversation | Example, how: Decoding = GREEDY, logprobs: int = 0) -> Ticket:
+        """Queues a conversation, or a prompt that is encoded already, for its next turn.
+
+        ``logprobs``: how many of the most likely tokens to tell for each token of the answer; 0 tells none, not even
+        the token's own.
 
         Raises :class:`~llavakit.base.errors.BadRecord`, in the caller's thread, for one that cannot be encoded, and
         :class:`WorkFailed` once the service is closed.
         """
-        ticket = Ticket(encode(conversation, self.engine.codec, prompt=True), how, logprobs)
+        example = asked if isinstance(asked, Example) else encode(asked, self.engine.codec, prompt=True)
+        ticket = Ticket(example, how, logprobs)
         with self._wake:
             if self._closing:
                 raise WorkFailed("the service is closed")
             self._waiting.append(ticket)
             self._wake.notify()
         return ticket
+
+    def run(self, work: Callable[[Engine], T]) -> Future[T]:
+        """Has ``work`` done by the thread that owns the model, between two steps. Raises :class:`WorkFailed` once the
+        service is closed."""
+        future: Future[T] = Future()
+        with self._wake:
+            if self._closing:
+                raise WorkFailed("the service is closed")
+            self._errands.append((work, future))
+            self._wake.notify()
+        return future
 
     def stats(self) -> Stats:
         """A snapshot; never waits for the model."""
@@ -162,7 +179,14 @@ class Service:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._closing)
+                self._wake.wait_for(lambda: self._waiting or self._closing or self._errands)
+                errands = list(self._errands)
+                self._errands.clear()
+            for work, future in errands:
+                _run(work, self.engine, future)
+            if errands:
+                continue
+            with self._wake:
                 if self._closing == "now" or not self._waiting:
                     break
                 ticket = self._waiting.popleft()
@@ -192,3 +216,12 @@ class Service:
         if rest:
             ticket._give(Piece(rest, []))
         ticket._end("length" if ticket.completion_tokens == room else "stop")
+
+
+def _run(work: Callable[[Engine], T], engine: Engine, future: Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work(engine))
+    except Exception as error:  # it is raised where the future is waited for
+        future.set_exception(error)
