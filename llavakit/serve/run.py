@@ -37,9 +37,7 @@ def serve(model: str | Path, config: ServeConfig, batch_size: int, device: str |
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         backlog=BACKLOG,
     )
-    log.info(
-        "%s at %s (chat page; OpenAI API under /v1). Ctrl-C finishes what runs and ends.", config.name, url(listener)
-    )
+    log.info("%s at %s (chat page, and OpenAI's API under /v1); Ctrl-C ends it", config.name, url(listener))
     uvicorn.Server(settings).run(sockets=[listener])
 
 
