@@ -1,116 +1,117 @@
-"""Engine: prompts of any lengths and pictures, decoded together in batches."""
+"""Engine: conversations of any lengths and pictures, answered together; what they share is computed once."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from typing import Any
 
 import torch
-from transformers import DynamicCache
 
+from llavakit.base.log import log
 from llavakit.chat.conversation import Conversation
-from llavakit.engine.sample import Decoding, choose
+from llavakit.engine.batch import Batch
+from llavakit.engine.cache import Features, Prefixes
+from llavakit.engine.decoder import Decoder, fits
+from llavakit.engine.linear import can_pack
+from llavakit.engine.pictures import Pictures
+from llavakit.engine.plain import Plain
+from llavakit.engine.request import Piece, Request
+from llavakit.engine.sample import GREEDY, Decoding
 from llavakit.model.encode import Codec, Example, encode
 from llavakit.model.llava import Llava
 
-GREEDY = Decoding()
-
 
 class Engine:
-    """Answers conversations with a model. Not thread-safe."""
+    """Answers conversations with a model. Not thread-safe: :class:`~llavakit.engine.service.Service` is.
 
-    def __init__(self, model: Llava, codec: Codec, batch_size: int = 32) -> None:
+    ``batch_size``: how many answers are written together. ``cache_bytes``: of prefixes, and of picture features a
+    quarter of it; a sixteenth of the machine's memory where it is not given. The language model's weights are read
+    when the engine is made, and on a CPU copied into the layout of its kernels.
+    """
+
+    def __init__(self, model: Llava, codec: Codec, batch_size: int = 32, cache_bytes: int | None = None) -> None:
         self.model = model.eval()
         self.codec = codec
-        self.batch_size = batch_size
+        limit = _memory(model.device) // 16 if cache_bytes is None else cache_bytes
+        self.features = Features(limit // 4)
+        self.prefixes = Prefixes(limit)
+        pictures = Pictures(model, codec.image_id, self.features)
+        self.batch = Batch(_decoder(model.language_model), pictures, self.prefixes, batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        return self.batch.places
 
     def answer(self, conversations: Iterable[Conversation], how: Decoding = GREEDY) -> Iterator[str]:
-        """Texts of the assistant's next turn, in the order of ``conversations``.
+        """Texts of the assistant's next turn, in the order of ``conversations``, which are read a few batches ahead.
 
-        Prompts are read a few batches ahead and put together by length, so that little is padding.
         Raises :class:`~llavakit.base.errors.BadRecord` for a conversation that cannot be encoded.
         """
-        pending = iter(conversations)
-        while window := [encode(c, self.codec, prompt=True) for c in islice(pending, 8 * self.batch_size)]:
-            texts = [""] * len(window)
-            order = sorted(range(len(window)), key=lambda i: len(window[i]))
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size]
-                written: list[list[int]] = [[] for _ in chosen]
-                for row, token in self.tokens([window[i] for i in chosen], how):
-                    written[row].append(token)
-                for i, ids in zip(chosen, written, strict=True):
-                    texts[i] = self.text(ids)
-            yield from texts
+        examples = (encode(conversation, self.codec, prompt=True) for conversation in conversations)
+        for pieces in self.replies(examples, how):
+            yield "".join(piece.text for piece in pieces)
+
+    def replies(self, examples: Iterable[Example], how: Decoding = GREEDY, logprobs: int = 0) -> Iterator[list[Piece]]:
+        """The pieces of each answer, in order. Questions about one picture in a row share it even when the cache is
+        small."""
+        pending = iter(examples)
+        asked: deque[tuple[Request, list[Piece]]] = deque()
+        try:
+            while True:
+                while len(asked) < 4 * self.batch_size and (example := next(pending, None)) is not None:
+                    pieces: list[Piece] = []
+                    asked.append((self.request(example, how, pieces, logprobs), pieces))
+                if not asked:
+                    return
+                while asked[0][0].finish is None:
+                    self.batch.step()
+                yield asked.popleft()[1]
+        finally:
+            self._withdraw([request for request, _ in asked])
 
     def stream(self, conversation: Conversation, how: Decoding = GREEDY) -> Iterator[str]:
         """The assistant's next turn in pieces, as they are written; joined they are what :meth:`answer` gives."""
-        ids: list[int] = []
-        shown = ""
-        for _, token in self.tokens([encode(conversation, self.codec, prompt=True)], how):
-            ids.append(token)
-            text = self.text(ids)
-            # A character of several byte tokens shows as U+FFFD until its last one is there.
-            if not text.endswith("\ufffd") and text != shown:
-                yield text[len(shown) :]
-                shown = text
-        rest = self.text(ids)[len(shown) :]
-        if rest:
-            yield rest
+        pieces: list[Piece] = []
+        request = self.request(encode(conversation, self.codec, prompt=True), how, pieces, keep=True)
+        try:
+            while pieces or request.finish is None:
+                if not pieces:
+                    self.batch.step()
+                while pieces:
+                    if text := pieces.pop(0).text:
+                        yield text
+        finally:
+            self._withdraw([request])
 
-    def text(self, ids: list[int]) -> str:
-        """Token ids of an answer -> its text, the white space that opens it removed."""
-        return str(self.codec.tokenizer.decode(ids, skip_special_tokens=True)).lstrip()
+    def request(
+        self, example: Example, how: Decoding, pieces: list[Piece], logprobs: int = 0, keep: bool = False
+    ) -> Request:
+        """Puts a question to the batch; its answer comes into ``pieces`` as the batch steps."""
+        request = Request(example, how, self.codec, pieces.append, logprobs, keep)
+        self.batch.add(request)
+        return request
 
-    @torch.inference_mode()
-    def tokens(self, examples: list[Example], how: Decoding) -> Iterator[tuple[int, int]]:
-        """Decodes prompts together; yields (row, token id) as they come, a row's last token never its EOS."""
-        model, device = self.model, self.model.device
-        generator = torch.Generator(device).manual_seed(how.seed)
-        eos = self.codec.tokenizer.eos_token_id
-        embeddings, mask = self._left_padded(examples)
-        # Each row has its own room: an answer must not depend on how long its neighbours' prompts are.
-        room = torch.tensor([self.codec.max_length - len(example) for example in examples], device=device)
-        room = room.clamp(max=how.max_new_tokens)
-        rows = torch.arange(len(examples), device=device)
-        cache = DynamicCache(config=model.language_model.config)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        for written in range(1, int(room.max()) + 1):
-            out = model.language_model.base_model(
-                inputs_embeds=embeddings,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            logits = model.language_model.get_output_embeddings()(out.last_hidden_state[:, -1])
-            chosen = choose(logits, how, generator)
-            going = chosen != eos
-            yield from zip(rows[going].tolist(), chosen[going].tolist(), strict=True)
-            going &= room > written
-            if not going.any():
-                return
-            if not going.all():
-                kept = going.nonzero().squeeze(-1)
-                cache.batch_select_indices(kept)
-                rows, room, chosen = rows[kept], room[kept], chosen[kept]
-                mask, positions = mask[kept], positions[kept]
-            embeddings = model.language_model.get_input_embeddings()(chosen)[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = positions[:, -1:] + 1
+    def _withdraw(self, requests: Iterable[Request]) -> None:
+        """Frees the places of answers that nobody waits for."""
+        for request in requests:
+            request.cancelled = True
+        self.batch.sweep()
 
-    def _left_padded(self, examples: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Prompt embeddings ``[B, L, H]`` and their mask ``int64[B, L]``, ones at the right end."""
-        model, device = self.model, self.model.device
-        longest = max(len(example) for example in examples)
-        ids = torch.zeros(len(examples), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, example in enumerate(examples):
-            ids[row, longest - len(example) :] = torch.from_numpy(example.ids)
-            mask[row, longest - len(example) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        pictures = [torch.from_numpy(example.pixels) for example in examples if len(example.pixels)]
-        pixels = torch.cat(pictures).to(device) if pictures else None
-        image_at = ((ids == self.codec.image_id) & mask.bool()).flatten().nonzero().squeeze(-1)
-        embeddings = model.embed(ids.flatten(), pixels, image_at)
-        return embeddings.view(len(examples), longest, -1), mask
+
+def _decoder(language_model: Any) -> Decoder | Plain:
+    """Our own decoder where the model is built like Llama's, transformers' cache where it is not; says which."""
+    if why := fits(language_model):
+        kind = type(language_model).__name__
+        log.info(f"{kind} is decoded through transformers' own cache, which is slower: {why}")
+        return Plain(language_model)
+    return Decoder(language_model, pack=can_pack(language_model.get_output_embeddings().weight))
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes of the machine's memory, or of the GPU's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

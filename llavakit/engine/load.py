@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from llavakit.chat.conversation import Conversation, ImageRef, question
-from llavakit.engine.engine import GREEDY, Engine
-from llavakit.engine.sample import Decoding
+from llavakit.engine.engine import Engine
+from llavakit.engine.sample import GREEDY, Decoding
 from llavakit.model import checkpoint
 
 

@@ -1,6 +1,8 @@
-"""Choosing the next token: greedy, or temperature and top-p with a seed."""
+"""Choosing the next token: greedy, or by temperature, top-k and top-p, each row with a seed of its own."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
 
 import torch
 from pydantic import Field, model_validator
@@ -25,7 +27,7 @@ class Decoding(Config):
     length_penalty: float = 1.0
     repetition_penalty: float = Field(1.0, gt=0)
     stop: tuple[str, ...] = ()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
     def _sound(self) -> Decoding:
@@ -36,13 +38,59 @@ class Decoding(Config):
         return self
 
 
-def choose(logits: torch.Tensor, how: Decoding, generator: torch.Generator) -> torch.Tensor:
-    """Logits ``float[B, V]`` -> token ids ``int64[B]``."""
-    if how.temperature == 0:
-        return logits.argmax(-1)
+GREEDY = Decoding()
+
+
+def choose(
+    logits: torch.Tensor,
+    hows: Sequence[Decoding],
+    seen: Sequence[Collection[int]],
+    generators: Sequence[torch.Generator],
+) -> list[int]:
+    """Logits ``float[n, V]`` -> a token id for each row.
+
+    ``seen``: the ids of prompt and answer so far, looked at where there is a repetition penalty. A row takes one
+    number of its generator for each token that it samples, so no row depends on another.
+    """
+    if any(how.repetition_penalty != 1 for how in hows):
+        logits = torch.stack(
+            [repelled(row, ids, how.repetition_penalty) for row, ids, how in zip(logits, seen, hows, strict=True)]
+        )
+    ids: list[int] = logits.argmax(-1).tolist()
+    alike: dict[tuple[float, float, int], list[int]] = {}
+    for row, how in enumerate(hows):
+        if how.temperature > 0:
+            alike.setdefault((how.temperature, how.top_p, how.top_k), []).append(row)
+    for rows in alike.values():
+        drawn = torch.stack([torch.rand((), generator=generators[row], dtype=torch.float64) for row in rows])
+        for row, id in zip(rows, _draw(logits[rows], hows[rows[0]], drawn.to(logits.device)), strict=True):
+            ids[row] = id
+    return ids
+
+
+def repelled(scores: torch.Tensor, ids: Collection[int], penalty: float) -> torch.Tensor:
+    """Scores ``float[V]``, those of ``ids`` divided by the penalty, or multiplied where they are negative."""
+    if penalty == 1:
+        return scores
+    at = torch.tensor(sorted(ids), device=scores.device)
+    found = scores[at]
+    return scores.index_copy(0, at, torch.where(found < 0, found * penalty, found / penalty))
+
+
+def _draw(logits: torch.Tensor, how: Decoding, drawn: torch.Tensor) -> list[int]:
+    """``float[n, V]`` and numbers of [0, 1) -> ids, by where each number falls in the summed probabilities."""
     probabilities = torch.softmax(logits.float() / how.temperature, dim=-1)
-    ordered, ids = probabilities.sort(dim=-1, descending=True)
-    # Keep a token while the mass before it is below top_p: the most likely one always stays.
-    ordered[ordered.cumsum(-1) - ordered >= how.top_p] = 0
-    picked = torch.multinomial(ordered, 1, generator=generator)
-    return ids.gather(-1, picked).squeeze(-1)
+    ids = None
+    if how.top_k:
+        probabilities, ids = probabilities.topk(min(how.top_k, logits.shape[-1]), dim=-1)
+        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
+    elif how.top_p < 1:
+        probabilities, ids = probabilities.sort(dim=-1, descending=True)
+    if how.top_p < 1:
+        # Keep a token while the mass before it is below top_p: the most likely one always stays.
+        probabilities = probabilities.masked_fill(probabilities.cumsum(-1) - probabilities >= how.top_p, 0)
+    mass = probabilities.double().cumsum(-1)
+    # right=True: a token of probability 0 takes up no room, so nothing falls on it.
+    at = torch.searchsorted(mass, (drawn * mass[:, -1])[:, None], right=True).clamp(max=mass.shape[-1] - 1)
+    chosen: list[int] = (at if ids is None else ids.gather(-1, at)).squeeze(-1).tolist()
+    return chosen

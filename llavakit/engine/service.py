@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,34 +12,14 @@ from typing import Any, Literal, TypeVar
 from llavakit.base.errors import WorkFailed
 from llavakit.base.log import log
 from llavakit.chat.conversation import Conversation
-from llavakit.engine.engine import GREEDY, Engine
-from llavakit.engine.sample import Decoding
-from llavakit.engine.text import Writer
+from llavakit.engine.engine import Engine
+from llavakit.engine.request import Finish, Piece, Request, TokenLogprob
+from llavakit.engine.sample import GREEDY, Decoding
 from llavakit.model.encode import Example, encode
 
 T = TypeVar("T")
-Finish = Literal["stop", "length", "cancelled"]
 
-
-@dataclass(frozen=True)
-class TokenLogprob:
-    """A token, its text, and the natural logarithm of the probability that the model gave it (before temperature).
-    ``top``: the most likely tokens in its place, best first, themselves without ``top``."""
-
-    id: int
-    token: str
-    logprob: float
-    top: tuple[TokenLogprob, ...] = ()
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A part of an answer. ``text`` may be empty while a character or a stop string is incomplete; ``ids`` are the
-    tokens since the last piece; ``logprobs`` one for each of them, where they were asked for."""
-
-    text: str
-    ids: list[int]
-    logprobs: list[TokenLogprob] | None = None
+__all__ = ["Decoding", "Finish", "Piece", "Service", "Stats", "Ticket", "TokenLogprob"]
 
 
 @dataclass(frozen=True)
@@ -65,32 +44,39 @@ class Stats:
     """pictures whose features were there"""
     image_misses: int
     cache_bytes: int
+    """of shared prefixes and picture features"""
 
 
 class Ticket:
-    """One submitted conversation. Iterate it for the pieces of its answer, from any one thread.
+    """One submitted conversation. Iterate it for the pieces of its answer, once, from any one thread.
 
     After the last piece :attr:`finish` is ``"stop"`` (end of answer or a stop string), ``"length"`` (the limit of
     tokens, or the context, is reached) or ``"cancelled"``. Iterating raises :class:`WorkFailed` when the service
     broke or was closed before the answer was complete.
     """
 
-    def __init__(self, example: Example, how: Decoding, logprobs: int) -> None:
-        self.example = example
-        self.how = how
-        self.logprobs = logprobs
-        self.finish: Finish | None = None
-        self.completion_tokens = 0
-        self.cancelled = False
+    def __init__(
+        self, asked: Conversation | Example, how: Decoding, logprobs: int, continues: bool, engine: Engine
+    ) -> None:
         self._pieces: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
+        example = asked if isinstance(asked, Example) else encode(asked, engine.codec, prompt=True)
+        self._request = Request(example, how, engine.codec, self._pieces.put, logprobs, True, continues)
+
+    @property
+    def finish(self) -> Finish | None:
+        return self._request.finish
 
     @property
     def prompt_tokens(self) -> int:
-        return len(self.example)
+        return len(self._request.example)
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self._request.ids)
 
     def cancel(self) -> None:
         """Wants no more of it; its place is free at the next step. Does nothing once the answer is complete."""
-        self.cancelled = True
+        self._request.cancelled = True
 
     def __iter__(self) -> Iterator[Piece]:
         while (item := self._pieces.get()) is not None:
@@ -98,15 +84,7 @@ class Ticket:
                 raise item
             yield item
 
-    def _give(self, piece: Piece) -> None:
-        self.completion_tokens += len(piece.ids)
-        self._pieces.put(piece)
-
-    def _end(self, finish: Finish) -> None:
-        self.finish = finish
-        self._pieces.put(None)
-
-    def _fail(self, error: Exception) -> None:
+    def _end(self, error: Exception | None = None) -> None:
         self._pieces.put(error)
 
 
@@ -115,30 +93,36 @@ class Service:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._waiting: deque[Ticket] = deque()
-        self._running: list[Ticket] = []
-        self._errands: deque[tuple[Callable[[Engine], Any], Future[Any]]] = deque()
+        self._new: list[Ticket] = []
+        self._open: dict[Request, Ticket] = {}
+        self._errands: list[tuple[Callable[[Engine], Any], Future[Any]]] = []
         self._wake = threading.Condition()
         self._closing: Literal["", "drain", "now"] = ""
-        self._counts = {"prompt_tokens": 0, "completion_tokens": 0, "steps": 0}
+        self._prompt_tokens = self._completion_tokens = 0
         self._thread = threading.Thread(target=self._loop, name="llavakit-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, asked: Conversation | Example, how: Decoding = GREEDY, logprobs: int = 0) -> Ticket:
-        """Queues a conversation, or a prompt that is encoded already, for its next turn.
+    def submit(
+        self,
+        asked: Conversation | Example,
+        how: Decoding = GREEDY,
+        logprobs: int = 0,
+        continues: bool = False,
+    ) -> Ticket:
+        """Queues a conversation for its next turn, or a prompt that is encoded already.
 
         ``logprobs``: how many of the most likely tokens to tell for each token of the answer; 0 tells none, not even
-        the token's own.
+        the token's own. A beam search tells none. ``continues``: the answer goes on with the prompt's text, so the
+        white space that opens it is kept.
 
         Raises :class:`~llavakit.base.errors.BadRecord`, in the caller's thread, for one that cannot be encoded, and
         :class:`WorkFailed` once the service is closed.
         """
-        example = asked if isinstance(asked, Example) else encode(asked, self.engine.codec, prompt=True)
-        ticket = Ticket(example, how, logprobs)
+        ticket = Ticket(asked, how, logprobs, continues, self.engine)
         with self._wake:
             if self._closing:
                 raise WorkFailed("the service is closed")
-            self._waiting.append(ticket)
+            self._new.append(ticket)
             self._wake.notify()
         return ticket
 
@@ -155,17 +139,20 @@ class Service:
 
     def stats(self) -> Stats:
         """A snapshot; never waits for the model."""
+        engine, batch = self.engine, self.engine.batch
         with self._wake:
             return Stats(
-                queue=len(self._waiting),
-                running=len(self._running),
-                batch_size=self.engine.batch_size,
-                **self._counts,
-                prefix_hits=0,
-                prefix_misses=0,
-                image_hits=0,
-                image_misses=0,
-                cache_bytes=0,
+                queue=len(self._new) + len(batch.waiting),
+                running=len(batch.running),
+                batch_size=batch.places,
+                prompt_tokens=self._prompt_tokens,
+                completion_tokens=self._completion_tokens + sum(len(request.ids) for request in list(self._open)),
+                steps=batch.steps,
+                prefix_hits=engine.prefixes.hits,
+                prefix_misses=engine.prefixes.misses,
+                image_hits=engine.features.hits,
+                image_misses=engine.features.misses,
+                cache_bytes=engine.prefixes.bytes + engine.features.bytes,
             )
 
     def close(self, drain: bool = True) -> None:
@@ -179,43 +166,34 @@ class Service:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._closing or self._errands)
-                errands = list(self._errands)
-                self._errands.clear()
+                self._wake.wait_for(lambda: self._new or self._open or self._errands or self._closing)
+                errands, self._errands = self._errands, []
+                new, self._new = self._new, []
+                self._open |= {ticket._request: ticket for ticket in new}
+                leaving = self._closing == "now" or (self._closing and not self._open)
             for work, future in errands:
                 _run(work, self.engine, future)
-            if errands:
+            if leaving:
+                break
+            if not self._open:
                 continue
-            with self._wake:
-                if self._closing == "now" or not self._waiting:
-                    break
-                ticket = self._waiting.popleft()
-                self._running = [ticket]
             try:
-                self._answer(ticket)
+                for ticket in new:
+                    self.engine.batch.add(ticket._request)
+                self._end(self.engine.batch.step())
             except Exception as error:
                 log.exception("the engine failed")
-                ticket._fail(WorkFailed(f"the engine failed: {type(error).__name__}: {error}"))
-            self._running = []
-        for ticket in self._waiting:
-            ticket._fail(WorkFailed("the service was closed before the answer was complete"))
+                self.engine.batch.abandon()
+                self._end(list(self._open), WorkFailed(f"the engine failed: {type(error).__name__}: {error}"))
+        self.engine.batch.abandon()
+        self._end(list(self._open), WorkFailed("the service was closed before the answer was complete"))
 
-    def _answer(self, ticket: Ticket) -> None:
-        writer = Writer(self.engine.codec.tokenizer, ticket.how.stop)
-        self._counts["prompt_tokens"] += ticket.prompt_tokens
-        room = min(ticket.how.max_new_tokens, self.engine.codec.max_length - ticket.prompt_tokens)
-        for _, id in self.engine.tokens([ticket.example], ticket.how):
-            ticket._give(Piece(writer.push(id), [id]))
-            self._counts["completion_tokens"] += 1
-            self._counts["steps"] += 1
-            if ticket.cancelled or self._closing == "now":
-                return ticket._end("cancelled")
-            if writer.stopped:
-                return ticket._end("stop")
-        rest = writer.end()
-        if rest:
-            ticket._give(Piece(rest, []))
-        ticket._end("length" if ticket.completion_tokens == room else "stop")
+    def _end(self, requests: list[Request], error: Exception | None = None) -> None:
+        with self._wake:
+            for request in requests:
+                self._prompt_tokens += len(request.example)
+                self._completion_tokens += len(request.ids)
+                self._open.pop(request)._end(error)
 
 
 def _run(work: Callable[[Engine], T], engine: Engine, future: Future[T]) -> None:

@@ -58,6 +58,11 @@ class Codec:
     def image_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(IMAGE)
 
+    @property
+    def eos(self) -> frozenset[int]:
+        """Tokens that end an answer."""
+        return frozenset({self.tokenizer.eos_token_id})
+
     def using(self, template: Template | JinjaTemplate) -> Codec:
         return replace(self, template=template)
 

@@ -32,14 +32,16 @@ class Desk:
         self._encoders = ThreadPoolExecutor(ENCODERS, "llavakit-encode")
         self._listeners = ThreadPoolExecutor(places, "llavakit-listen")
 
-    async def submit(self, asked: Sequence[tuple[Conversation | Example, Decoding]], logprobs: int) -> list[Ticket]:
-        """A ticket for each question. Raises :class:`~llavakit.base.errors.BadRecord` as the service does; then, and
+    async def submit(
+        self, asked: Sequence[tuple[Conversation | Example, Decoding]], logprobs: int, continues: bool
+    ) -> list[Ticket]:
+        """A ticket for each question; arguments as the service's. Raises :class:`~llavakit.base.errors.BadRecord` as the service does; then, and
         when the caller gives up, none is left behind."""
         tickets: list[Ticket] = []
         loop = asyncio.get_running_loop()
         try:
             for what, how in asked:
-                pending = loop.run_in_executor(self._encoders, self.service.submit, what, how, logprobs)
+                pending = loop.run_in_executor(self._encoders, self.service.submit, what, how, logprobs, continues)
                 try:
                     tickets.append(await asyncio.shield(pending))
                 except asyncio.CancelledError:

@@ -160,7 +160,7 @@ def _answers(app: FastAPI, desk: Desk, config: ServeConfig) -> None:
         n = asked.n or 1
         request.scope["llavakit.seat"].take(len(prompts) * n - 1)
         each = [(prompt, how) for prompt in prompts for how in decodings(asked, limit or codec.max_length, n)]
-        tickets = await desk.submit(each, 0 if top is None else max(1, top))
+        tickets = await desk.submit(each, 0 if top is None else max(1, top), continues=kind is TextReply)
         made = kind(config.name, tickets, n, top)
         events = desk.events(tickets, since)
         if asked.stream:

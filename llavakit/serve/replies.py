@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from pydantic import BaseModel
 
-from llavakit.engine.service import Finish as Ending
+from llavakit.engine.request import Finish as Ending
 from llavakit.engine.service import Piece, Ticket
 from llavakit.engine.service import TokenLogprob as Logprob
 from llavakit.serve.answering import Event

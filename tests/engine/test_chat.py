@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from PIL import Image
 
 from llavakit.chat.conversation import Conversation, ImageRef, Turn, question
 from llavakit.engine.load import Assistant, load
+from llavakit.engine.request import Piece, Request
 from llavakit.engine.sample import Decoding
 from llavakit.model.encode import Example, encode
 
@@ -28,13 +29,17 @@ def said(assistant: Assistant, monkeypatch: pytest.MonkeyPatch) -> list[Example]
     """Every prompt that reaches the model; the answers are "One.", "Two.", nothing, "Four."."""
     prompts: list[Example] = []
     answers = iter(["One.", "Two.", "", "Four."])
+    engine = assistant.engine
 
-    def tokens(examples: list[Example], how: Decoding) -> Iterator[tuple[int, int]]:
-        prompts.extend(examples)
-        ids = assistant.engine.codec.tokenizer.encode(" " + next(answers), add_special_tokens=False)
-        return iter([(0, token) for token in ids])
+    def request(example: Example, how: Decoding, pieces: list[Piece], **_: Any) -> Request:
+        prompts.append(example)
+        if answer := next(answers):
+            pieces.append(Piece(answer, []))
+        done = Request(example, how, engine.codec, pieces.append)
+        done.finish = "stop"
+        return done
 
-    monkeypatch.setattr(assistant.engine, "tokens", tokens)
+    monkeypatch.setattr(engine, "request", request)
     return prompts
 
 

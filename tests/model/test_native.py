@@ -68,10 +68,9 @@ def test_greedy_answers_are_token_identical_in_plain_transformers(checkpoint: Pa
     engine = Engine(model, codec, batch_size=16)
     from llavakit.model.encode import encode
 
-    ours: list[list[int]] = [[] for _ in asked]
     examples = [encode(conversation, codec, prompt=True) for conversation in conversations]
-    for row, token in engine.tokens(examples, Decoding(max_new_tokens=12)):
-        ours[row].append(token)
+    replies = engine.replies(examples, Decoding(max_new_tokens=12))
+    ours = [[id for piece in pieces for id in piece.ids] for pieces in replies]
     eos = codec.tokenizer.eos_token_id
     theirs = [[token for token in answer if token != eos] for answer in theirs]
     assert ours == theirs

@@ -1,0 +1,207 @@
+"""A forward pass of our own over transformers' modules, for decoders built like Llama's.
+
+Llama, Mistral, Qwen2, Qwen3 and whatever else has the same structure: RMS norms before attention and MLP, rotary
+positions over whole heads, a gated MLP. That it is the same is not assumed: :func:`fits` compares the structure and
+then the logits. Other families go through transformers' own cache (:mod:`llavakit.engine.plain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from llavakit.engine.attend import Chain, Shared
+from llavakit.engine.linear import Linear
+from llavakit.engine.rows import OneEach, Rows, Several, View
+
+
+class Decoder:
+    """A causal language model with shared prefixes. Weights are taken as they are when it is made."""
+
+    def __init__(self, language_model: Any, pack: bool) -> None:
+        base = language_model.base_model
+        blocks = base.layers
+        self.embeddings: Any = language_model.get_input_embeddings()
+        self.rotary = base.rotary_emb
+        self.norm = base.norm
+        self.head = Linear(language_model.get_output_embeddings(), pack=pack)
+        self.blocks = [Block(block, pack, last=block is blocks[-1]) for block in blocks]
+        first = blocks[0].self_attn
+        self.shape = (len(blocks), first.k_proj.out_features // first.head_dim, first.head_dim)
+        self._turns: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.embeddings.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embeddings.weight.dtype
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """``int64[T]`` -> ``float[T, hidden]``."""
+        return self.embeddings(ids)
+
+    def share(self, chain: Chain, embeddings: torch.Tensor) -> Shared:
+        """Keys and values of tokens ``float[T, hidden]`` that come after ``chain``."""
+        rows = Rows(*self.shape, self.dtype, self.device)
+        rows.add([chain], [len(embeddings)])
+        # Of the last layer only keys and values are wanted: no attention, no MLP.
+        self._run(embeddings, Several(rows, 0), rows.positions(0), None)
+        return rows.own(0)
+
+    def admit(self, rows: Rows, chains: Sequence[Chain], embeddings: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Adds rows whose own tokens are ``embeddings``, each ``float[T, hidden]`` with T at least 1. Returns the
+        logits after each, ``float[n, V]``."""
+        first = len(rows)
+        rows.add(chains, [len(part) for part in embeddings])
+        view = Several(rows, first)
+        states = self._run(torch.cat(list(embeddings)), view, rows.positions(first), OneEach(rows, first))
+        return self.head(self.norm(states))
+
+    def step(self, rows: Rows, ids: torch.Tensor) -> torch.Tensor:
+        """Gives each row its next token ``int64[n]``; returns the logits after it ``float[n, V]``."""
+        rows.grow()
+        view = OneEach(rows, 0)
+        states = self._run(self.embed(ids), view, rows.ends(), view)
+        return self.head(self.norm(states))
+
+    def rows(self) -> Rows:
+        """A batch without rows."""
+        return Rows(*self.shape, self.dtype, self.device)
+
+    def _run(self, x: torch.Tensor, view: View, positions: torch.Tensor, end: OneEach | None) -> torch.Tensor:
+        """Hidden states after the last layer: of each row's last token where ``end`` asks for them, else none."""
+        cos, sin = (table[positions][:, None] for table in self._turn(view.longest))
+        for number, block in enumerate(self.blocks[:-1]):
+            x = block(number, x, cos, sin, view)
+        return self.blocks[-1].finish(len(self.blocks) - 1, x, cos, sin, view, end)
+
+    def _turn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine ``[positions, head width]``; the sine's first half negative, so that turning needs a roll."""
+        if self._turns is None or len(self._turns[0]) < count:
+            places = torch.arange(max(count, 1024, 2 * len(self._turns[0]) if self._turns else 0), device=self.device)
+            cos, sin = self.rotary(torch.empty(0, dtype=self.dtype, device=self.device), places[None])
+            half = sin.shape[-1] // 2
+            self._turns = cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+        return self._turns
+
+
+class Block:
+    """One layer. Queries, keys and values come of one matrix; the rest is fused with what follows it."""
+
+    def __init__(self, block: Any, pack: bool, last: bool) -> None:
+        attention, mlp = block.self_attn, block.mlp
+        self.width = attention.head_dim
+        self.scale = attention.scaling
+        self.heads = attention.q_proj.out_features // self.width
+        self.groups = attention.k_proj.out_features // self.width
+        # The last layer asks at the last position only.
+        self.q = Linear(attention.q_proj, pack=pack) if last else None
+        parts = [attention.k_proj, attention.v_proj]
+        self.qkv = Linear(*parts, pack=pack) if last else Linear(attention.q_proj, *parts, pack=pack)
+        self.q_norm: Any = getattr(attention, "q_norm", None)
+        self.k_norm: Any = getattr(attention, "k_norm", None)
+        self.out = Linear(attention.o_proj, pack=pack)
+        self.gate, self.up = Linear(mlp.gate_proj, pack=pack), Linear(mlp.up_proj, pack=pack)
+        self.down = Linear(mlp.down_proj, pack=pack)
+        self.act = mlp.act_fn
+        self.silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
+        self.before, self.between = Norm(block.input_layernorm), Norm(block.post_attention_layernorm)
+
+    def __call__(self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View) -> torch.Tensor:
+        joined = self.qkv(self.before(x)).view(len(x), -1, self.width)
+        q, k, v = joined.split([self.heads, self.groups, self.groups], dim=1)
+        if self.q_norm is None:
+            q, k = _turned(joined[:, : self.heads + self.groups], cos, sin).split([self.heads, self.groups], dim=1)
+        else:
+            q, k = _turned(self.q_norm(q), cos, sin), _turned(self.k_norm(k), cos, sin)
+        view.store(number, k, v)
+        return self._after(x, view.attend(number, q, self.scale))
+
+    def finish(
+        self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View, end: OneEach | None
+    ) -> torch.Tensor:
+        """The last layer: keys and values of every token, the rest for each row's last one."""
+        assert self.q is not None
+        normed = self.before(x)
+        k, v = self.qkv(normed).view(len(x), -1, self.width).split([self.groups, self.groups], dim=1)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        view.store(number, _turned(k, cos, sin), v)
+        if end is None:
+            return x[:0]
+        if end is not view:
+            x, normed, cos, sin = (tensor[view.last] for tensor in (x, normed, cos, sin))
+        q = self.q(normed).view(len(x), -1, self.width)
+        if self.q_norm is not None:
+            q = self.q_norm(q)
+        return self._after(x, end.attend(number, _turned(q, cos, sin), self.scale))
+
+    def _after(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        x = self.out.plus(attended.reshape(len(x), -1), x)
+        normed = self.between(x)
+        gate = self.gate.silu(normed) if self.silu else self.act(self.gate(normed))
+        return self.down.plus(self.up.times(normed, gate), x)
+
+
+class Norm:
+    """RMS norm as Llama's, by torch's own function."""
+
+    def __init__(self, norm: Any) -> None:
+        self.weight = norm.weight.detach()
+        self.eps = norm.variance_epsilon
+        self.shape = list(self.weight.shape)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.rms_norm(x, self.shape, self.weight, self.eps)
+
+
+def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions: ``[T, heads, d]`` turned by ``[T, 1, d]``."""
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def fits(language_model: Any) -> str:
+    """Why :class:`Decoder` cannot run this model, or nothing where it can: same structure, same logits."""
+    config = language_model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or (getattr(config, "sliding_window", None) and "layer_types" not in config):
+        return "it attends through a sliding window"
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in ("default", "linear", "llama3", "yarn"):
+        return f"its rotary positions ({rope}) depend on the length of the text"
+    base = language_model.base_model
+    wanted = (
+        ("self_attn", ("q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling")),
+        ("mlp", ("gate_proj", "up_proj", "down_proj", "act_fn")),
+        ("input_layernorm", ("weight", "variance_epsilon")),
+        ("post_attention_layernorm", ("weight", "variance_epsilon")),
+    )
+    for name in ("layers", "norm", "rotary_emb"):
+        if not hasattr(base, name):
+            return f"it has no {name}"
+    for block in base.layers:
+        for name, parts in wanted:
+            lacks = [part for part in parts if not hasattr(getattr(block, name, None), part)]
+            if lacks:
+                return f"its layers have no {name}.{lacks[0]}"
+    return _differs(language_model)
+
+
+@torch.inference_mode()
+def _differs(language_model: Any) -> str:
+    vocabulary = language_model.get_input_embeddings().num_embeddings
+    ids = torch.arange(1, 13, device=language_model.device) * 7919 % vocabulary
+    theirs = language_model(input_ids=ids[None], use_cache=False).logits[0, -1].float()
+    decoder = Decoder(language_model, pack=False)
+    rows = decoder.rows()
+    shared = decoder.share((), decoder.embed(ids[:5]))
+    decoder.admit(rows, [(shared,)], [decoder.embed(ids[5:11])])
+    ours = decoder.step(rows, ids[11:])[0].float()
+    off = float((ours - theirs).abs().max() / theirs.abs().max())
+    bound = 1e-3 if language_model.dtype == torch.float32 else 5e-2
+    return "" if off < bound else f"its logits come out differently ({off:.1e})"
