@@ -43,7 +43,8 @@ class Request:
     """An encoded conversation, how it is to be answered, and how far that is.
 
     ``give`` takes each piece. ``keep``: whether what was computed for question and answer stays, so that a next turn
-    need not compute it again. ``continues``: whether the answer goes on with the prompt's text. Setting :attr:`cancelled` ends it before the next step.
+    need not compute it again. ``continues``: whether the answer goes on with the prompt's text. Setting
+    :attr:`cancelled` ends it before the next step.
     """
 
     def __init__(

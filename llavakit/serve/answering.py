@@ -35,8 +35,11 @@ class Desk:
     async def submit(
         self, asked: Sequence[tuple[Conversation | Example, Decoding]], logprobs: int, continues: bool
     ) -> list[Ticket]:
-        """A ticket for each question; arguments as the service's. Raises :class:`~llavakit.base.errors.BadRecord` as the service does; then, and
-        when the caller gives up, none is left behind."""
+        """A ticket for each question; arguments are the service's.
+
+        Raises :class:`~llavakit.base.errors.BadRecord` as the service does; then, and when the caller gives up, none is
+        left behind.
+        """
         tickets: list[Ticket] = []
         loop = asyncio.get_running_loop()
         try:

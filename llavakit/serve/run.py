@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -38,7 +41,24 @@ def serve(model: str | Path, config: ServeConfig, batch_size: int, device: str |
         backlog=BACKLOG,
     )
     log.info("%s at %s (chat page, and OpenAI's API under /v1); Ctrl-C ends it", config.name, url(listener))
-    uvicorn.Server(settings).run(sockets=[listener])
+    try:
+        _Server(settings).run(sockets=[listener])
+    finally:
+        service.close(drain=False)  # nothing runs any more, unless a second signal cut it short
+
+
+class _Server(uvicorn.Server):
+    """To be told to stop, and to have stopped in order, is no failure: uvicorn's own would now die of the signal."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -81,7 +81,7 @@ def test_bodies_and_pictures_over_the_limits(running: Running) -> None:
     assert code == 413 and "200,000 bytes" in reason
     code, reason = status(data_url(noise(0, (101, 100)), "JPEG"))
     assert code == 413 and "10,000 pixels" in reason
-    code, reason = status(data_url(noise(0, (99, 101)), "BMP").replace("AAAA", "AAAA" * 6000, 1))
+    code, reason = status(small.rstrip("=") + "A" * 66_668)
     assert code == 413 and "50,000 bytes" in reason
     code, reason = status(small, small, small)
     assert code == 400 and "3 pictures in one request; at most 2" in reason
@@ -137,8 +137,8 @@ def test_overload_loses_and_mixes_up_nothing(running: Running) -> None:
                 refused += 1
                 time.sleep(0.05)
 
-    with ThreadPoolExecutor(24) as pool:
-        assert all(pool.map(insist, range(48)))
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(insist, range(32)))
     assert refused > 0
     assert service.stats().running == service.stats().queue == 0
 

@@ -125,6 +125,26 @@ def test_seeds_and_several_answers(client: OpenAI) -> None:
     assert joined == texts(seed=7, **warm)
 
 
+def test_logprobs(client: OpenAI) -> None:
+    messages: list[Any] = [user("What is it?", URLS[0])]
+    for stream in (False, True):
+        reply: Any = client.chat.completions.create(
+            model="toy", messages=messages, max_tokens=6, logprobs=True, top_logprobs=3, stream=stream
+        )
+        choices = [chunk.choices[0] for chunk in reply] if stream else reply.choices
+        tokens = [token for choice in choices if choice.logprobs for token in choice.logprobs.content]
+        assert len(tokens) == 6
+        for token in tokens:
+            assert len(token.top_logprobs) == 3 and token.logprob <= 0
+            assert token.top_logprobs[0].logprob == token.logprob, "greedy takes the likeliest"
+            assert token.bytes is None or bytes(token.bytes).decode() == token.token
+    bare = client.chat.completions.create(model="toy", messages=messages, max_tokens=2, logprobs=True).choices[0]
+    assert bare.logprobs and bare.logprobs.content and bare.logprobs.content[0].top_logprobs == []
+    text = client.completions.create(model="toy", prompt="A red", max_tokens=5, logprobs=2).choices[0]
+    assert text.logprobs and text.logprobs.tokens and len(text.logprobs.tokens) == 5
+    assert "".join(text.logprobs.tokens) == text.text, "its opening white space is there"
+
+
 def test_completions_continue_a_text(client: OpenAI) -> None:
     reply = client.completions.create(model="toy", prompt=["A red", "A blue star"], max_tokens=8, n=2)
     assert [choice.index for choice in reply.choices] == [0, 1, 2, 3]
