@@ -73,7 +73,9 @@ def ask(page: Any, text: str) -> str:
 
 def fits(page: Any) -> None:
     """Nothing is wider than the screen."""
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth")
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"
+    )
 
 
 def set_limit(page: Any, tokens: int) -> None:
@@ -216,6 +218,6 @@ def test_stop_and_failures(browser: Any, running: Running) -> None:
     set_limit(page, 3)
     until(lambda: service.stats().running == 0)
     page.wait_for_timeout(200)
-    page.click("text=Try again")
+    page.click(".failure button")
     expect(page.locator(ANSWERED)).to_have_count(2)
     context.close()
