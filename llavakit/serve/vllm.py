@@ -54,27 +54,29 @@ def command(launch: Launch, python: str, config: dict[str, Any], gpus: int) -> l
     # Its own default lets a request sample as generation_config.json says; ours is what the request says.
     words += ["--generation-config", "vllm"]
     if gpus:
-        words += ["--tensor-parallel-size", tensor_parallel(text, gpus)]
+        words += ["--tensor-parallel-size", tensor_parallel(config, gpus)]
     else:
         # As ours on a CPU: float32, so that greedy answers agree; no compilation, which takes minutes there.
         words += ["--dtype", "float32", "--enforce-eager"]
     return [str(word) for word in words]
 
 
-def tensor_parallel(text: dict[str, Any], gpus: int) -> int:
-    """The most GPUs, of those there are, that the attention heads and the vocabulary divide among evenly."""
-    heads, vocabulary = text["num_attention_heads"], text["vocab_size"]
-    kv = text.get("num_key_value_heads") or heads
+def tensor_parallel(config: dict[str, Any], gpus: int) -> int:
+    """The most GPUs, of those there are, that the heads and widths of both parts divide among evenly."""
+    parts = config["text_config"], config["vision_config"]
+    shared = [part[key] for part in parts for key in ("num_attention_heads", "intermediate_size")]
+    kv = parts[0].get("num_key_value_heads") or parts[0]["num_attention_heads"]
 
     def fits(n: int) -> bool:
         # Fewer key-value heads than GPUs are copied, which needs an even number of copies.
-        return heads % n == 0 and vocabulary % n == 0 and (kv % n == 0 or n % kv == 0)
+        return all(size % n == 0 for size in shared) and (kv % n == 0 or n % kv == 0)
 
     return max(n for n in range(1, gpus + 1) if fits(n))
 
 
 def serve_with_vllm(launch: Launch, python: str | None) -> int:
-    """Runs vLLM until SIGINT or SIGTERM, which are passed on; returns its exit code.
+    """Runs vLLM until SIGINT or SIGTERM, which are passed on; returns its exit code,
+    0 where it ended of them.
 
     Raises :class:`BadRequest` where it is not installed, :class:`WorkFailed` when it ends before it answers.
     """
@@ -98,14 +100,18 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_CACHE_GB))
     process = subprocess.Popen(command(launch, python, config, gpus), env=environment)
 
+    passed: list[int] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
+        passed.append(number)
         process.send_signal(number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         wait_for_health(process, launch.host, launch.port)
         log.info("%s at http://%s:%d by vLLM (OpenAI's API under /v1)", launch.name, launch.host, launch.port)
-        return process.wait()
+        code = process.wait()
+        return 0 if passed and -code in passed else code  # it ended as it was told to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

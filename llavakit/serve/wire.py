@@ -7,15 +7,30 @@ Source: the API reference of OpenAI, chat completions and completions.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MOST = 2**31 - 1
+"""Of tokens to be written: more than any context."""
 
 
 class Wire(BaseModel):
     """Base of everything that is received."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _writable(self) -> Self:
+        """JSON can hold half of a surrogate pair, of which no tokenizer makes anything."""
+        for value in vars(self).values():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str):
+                    try:
+                        text.encode()
+                    except UnicodeEncodeError:
+                        raise ValueError("a text holds half of a surrogate pair") from None
+        return self
 
 
 class TextPart(Wire):
@@ -94,8 +109,8 @@ class Sampling(Wire):
 
 class ChatRequest(Sampling):
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, description="without one, what the context holds")
-    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1, le=MOST, description="without one, what the context holds")
+    max_completion_tokens: int | None = Field(None, ge=1, le=MOST)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: TextFormat | None = None
@@ -114,7 +129,7 @@ class CompletionRequest(Sampling):
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=16)] = Field(
         description="plain text, continued as it stands: no chat template"
     )
-    max_tokens: int | None = Field(16, ge=1)
+    max_tokens: int | None = Field(16, ge=1, le=MOST)
     logprobs: int | None = Field(None, ge=0, le=5)
     echo: Literal[False] | None = None
     best_of: Literal[1] | None = None

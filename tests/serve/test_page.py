@@ -73,9 +73,7 @@ def ask(page: Any, text: str) -> str:
 
 def fits(page: Any) -> None:
     """Nothing is wider than the screen."""
-    assert page.evaluate(
-        "document.documentElement.scrollWidth <= innerWidth && document.body.scrollWidth <= innerWidth"
-    )
+    assert page.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth) <= innerWidth")
 
 
 def set_limit(page: Any, tokens: int) -> None:
