@@ -52,7 +52,7 @@ def test_flags_follow_the_machine(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize(("heads", "kv", "width", "gpus", "used"), [
     (32, 32, 11008, 8, 8), (40, 40, 13824, 8, 8), (32, 8, 14336, 3, 2), (32, 2, 11008, 4, 4), (12, 12, 3072, 5, 4),
-    (12, 12, 3072, 3, 1), (14, 2, 4864, 8, 2),
+    (12, 12, 3072, 3, 2), (14, 2, 4864, 8, 2),
 ])  # fmt: skip
 def test_as_many_gpus_as_divide_the_model(heads: int, kv: int, width: int, gpus: int, used: int) -> None:
     text = {"num_attention_heads": heads, "num_key_value_heads": kv, "intermediate_size": width}
