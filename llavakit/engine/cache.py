@@ -106,7 +106,7 @@ class Prefixes:
                 continue
             rest = keys[node.at :]
             count = _agreeing(node.keys, rest)
-            if count < WORTH:
+            if count < min(WORTH, len(node.keys)):
                 continue
             path = (Use(node, count), *self._longest(node.children, rest, count))
             if len(path) > 1:
