@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -98,6 +99,9 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
         environment["VLLM_API_KEY"] = launch.api_key  # not on the command line, where everybody can read it
     if not gpus:
         environment.setdefault("VLLM_CPU_KVCACHE_SPACE", str(CPU_CACHE_GB))
+    if launch.port == 0:
+        with socket.create_server((launch.host, 0)) as free:
+            launch = replace(launch, port=free.getsockname()[1])
     process = subprocess.Popen(command(launch, python, config, gpus), env=environment)
 
     passed: list[int] = []

@@ -101,12 +101,12 @@ async function respond() {
   const mine = talk, controller = new AbortController();
   stopping = controller;
   delete mine.failed;
-  await keep();
   render();
   const live = writing();
   $("messages").append(live.node);
   toEnd();
   $("said").textContent = "Answering …";
+  await keep();
   const turn = { role: "assistant", text: "", model: settings.model };
   const began = performance.now();
   let first = null, pieces = 0;
