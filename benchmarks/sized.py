@@ -34,7 +34,7 @@ def build(size: str) -> Path:
     """Saves a native checkpoint of random weights; returns its directory."""
     from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
-    from llavakit.chat.template import get_template
+    from llavakit.chat.template import TEMPLATES, get_template
     from llavakit.image.square import Square
     from llavakit.model.build import resize_vocabulary
     from llavakit.model.connector import Connector
@@ -51,7 +51,9 @@ def build(size: str) -> Path:
         image_size=336,
         patch_size=14,
     )
-    tokenizer = train_tokenizer(["The quick brown fox jumps over a lazy dog."] * 20, 400)
+    # Words are tokens, as in a tokenizer of this size that was trained on much text.
+    fixed = [" ".join((t.system_text, t.user, t.prompt)) for t in TEMPLATES.values()]
+    tokenizer = train_tokenizer([*fixed, *texts(200)] * 5, 1500)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]}, replace_extra_special_tokens=False)
     tokenizer.add_tokens([f"word{number}" for number in range(WORDS - len(tokenizer))])
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -121,11 +123,23 @@ class Sides:
 
 
 def questions(codec: Codec, pictures: int, each: int) -> list[Example]:
-    """Encoded questions of 8 to 20 words, ``each`` about one of some random pictures."""
+    """Encoded questions, ``each`` about one of some random pictures: about 620 tokens, 576 of them the picture's."""
     rng = np.random.default_rng(0)
     refs = [ImageRef(Image.fromarray(rng.integers(0, 256, (336, 336, 3), dtype=np.uint8))) for _ in range(pictures)]
-    texts = [" ".join(f"word{n}" for n in rng.integers(0, 30_000, rng.integers(8, 21))) for _ in range(pictures * each)]
-    return [encode(question(text, refs[i // each]), codec, prompt=True) for i, text in enumerate(texts)]
+    asked = [question(text, refs[i // each]) for i, text in enumerate(texts(pictures * each))]
+    return [encode(one, codec, prompt=True) for one in asked]
+
+
+def texts(count: int) -> list[str]:
+    """Questions as VQA asks them, with the prompt for short answers."""
+    forms = ("What color is the {}?", "How many of the {} are there?", "Is the {} behind the {} open or closed?")
+    things = "car dog bicycle umbrella table window bench train bottle clock horse sign"
+    names = things.split()
+    out = []
+    for number in range(count):
+        one, two = names[number % 12], names[(number * 5 + 7) % 12]
+        out.append(forms[number % 3].format(one, two) + "\nAnswer the question using a single word or phrase.")
+    return out
 
 
 def compare(

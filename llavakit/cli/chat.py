@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from llavakit.engine.load import Assistant
     from llavakit.engine.sample import Decoding
 
+from llavakit.cli import _decoding
+
 HELP = "talk with a model, about pictures or not"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a checkpoint directory, or a hub id")
     parser.add_argument("--image", help="a picture to begin with")
-    parser.add_argument("--max-new-tokens", type=int, default=512, help="length of an answer (default: %(default)s)")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0 (the default) is greedy")
+    _decoding.arguments(parser, max_new_tokens=512)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -30,10 +31,9 @@ def run(args: argparse.Namespace) -> None:
 
     from llavakit.base.errors import LlavakitError
     from llavakit.engine.load import load
-    from llavakit.engine.sample import Decoding
     from llavakit.image.open import open_image
 
-    how = Decoding.parse({"max_new_tokens": args.max_new_tokens, "temperature": args.temperature}, "llavakit chat")
+    how = _decoding.decoding(args, "llavakit chat")
     if args.image:
         open_image(args.image)  # a picture that cannot be read is said at once, not at the first question
     talk = Talk(load(args.model), how)

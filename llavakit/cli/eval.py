@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 
+from llavakit.cli import _decoding
+
 HELP = "score a model on benchmarks"
 
 
@@ -21,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", help="folder of the images, where it is not with the data")
     parser.add_argument("--protocol", default="", help="a named way of asking; the benchmark's first is the default")
     parser.add_argument("--out", help="folder for answers and results")
-    parser.add_argument("--max-new-tokens", type=int, default=128, help="length of an answer (default: %(default)s)")
+    _decoding.arguments(parser, max_new_tokens=128)
     parser.add_argument("--json", action="store_true", help="print results as JSON")
 
 
@@ -30,7 +32,6 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from llavakit.engine.load import load
-    from llavakit.engine.sample import Decoding
     from llavakit.eval.report import text_table
     from llavakit.eval.run import BENCHMARKS, evaluate
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         for name, benchmark in chosen.items()
     }
     assistant = load(args.model)
-    how = Decoding.parse({"max_new_tokens": args.max_new_tokens}, "llavakit eval")
+    how = _decoding.decoding(args, "llavakit eval")
     results = [
         evaluate(
             benchmark,

@@ -25,7 +25,7 @@ def part(
 ) -> Part:
     """Attention of ``q [B, H, Q, d]`` over ``k, v [B, H, K, d]`` and its log-sum-exp; ``mask`` is added to scores."""
     if q.device.type == "cpu":
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default(
             q, k, v, 0.0, causal, attn_mask=mask, scale=scale
         )
     # In float32: a log-sum-exp of 8 bits would weigh the parts wrongly.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -27,7 +28,7 @@ class Engine:
 
     ``batch_size``: how many answers are written together. ``cache_bytes``: of prefixes, and of picture features a
     quarter of it; a sixteenth of the machine's memory where it is not given. The language model's weights are read
-    when the engine is made, and on a CPU copied into the layout of its kernels.
+    when the engine is made, and on a CPU copied into the layout of its kernels where a quarter of memory holds them.
     """
 
     def __init__(self, model: Llava, codec: Codec, batch_size: int = 32, cache_bytes: int | None = None) -> None:
@@ -105,13 +106,16 @@ def _decoder(language_model: Any) -> Decoder | Plain:
         kind = type(language_model).__name__
         log.info(f"{kind} is decoded through transformers' own cache, which is slower: {why}")
         return Plain(language_model)
-    return Decoder(language_model, pack=can_pack(language_model.get_output_embeddings().weight))
+    pack = can_pack(language_model.get_output_embeddings().weight)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in language_model.parameters())
+    if pack and size > _memory(language_model.device) // 4:
+        log.info("the weights are not copied into the layout of the processor's kernels: they take too much memory")
+        pack = False
+    return Decoder(language_model, pack)
 
 
 def _memory(device: torch.device) -> int:
     """Bytes of the machine's memory, or of the GPU's."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
-    import os
-
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -100,3 +100,15 @@ def test_eval_and_score_agree_on_questions_of_ones_own(checkpoint: Path, photo: 
     assert scored.returncode == 0, scored.stderr
     assert json.loads(asked.stdout) == [json.loads(scored.stdout)]
     assert json.loads(scored.stdout)["count"] == 5
+
+
+def test_ask_takes_every_way_of_decoding(checkpoint: Path, photo: Path) -> None:
+    from llavakit import load
+    from llavakit.engine.sample import Decoding
+
+    flags = ["--num-beams", 3, "--length-penalty", 0.5, "--repetition-penalty", 1.2, "--stop", "zzz", "--stop", "yyy"]
+    done = llavakit("ask", checkpoint, "--image", photo, "What is it?", "--max-new-tokens", 8, *flags)
+    how = Decoding(max_new_tokens=8, num_beams=3, length_penalty=0.5, repetition_penalty=1.2, stop=("zzz", "yyy"))
+    assert (done.returncode, done.stdout) == (0, load(checkpoint).ask(photo, "What is it?", how) + "\n")
+    done = llavakit("ask", checkpoint, "hi", "--num-beams", 3, "--temperature", 0.5)
+    assert done.returncode == 2 and "set temperature to 0" in done.stderr

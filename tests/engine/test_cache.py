@@ -36,7 +36,7 @@ def spelled(path: Path) -> list[int]:
     limit=st.sampled_from([0, 100 * EACH, 10**6]),
     held=st.integers(0, 4),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_is_found_is_a_beginning_and_memory_is_bounded(
     prompts: list[tuple[int, int, int]], limit: int, held: int
 ) -> None:
@@ -92,8 +92,9 @@ def test_features_are_bounded() -> None:
         assert features.get(key) is None
         features.put(key, torch.zeros(10))
         assert features.bytes <= 120
-        assert features.get(0) is not None or key > 2
-    assert (features.hits, features.misses) == (3, 7)
+        assert features.get(0) is not None, "what is used stays"
+    assert [features.get(key) is not None for key in range(5)] == [True, False, False, True, True]
+    assert (features.hits, features.misses) == (5 + 3, 5 + 2)
     tiny = Features(0)
     tiny.put(1, torch.zeros(1))
     assert tiny.bytes == 0 and tiny.get(1) is None

@@ -1,0 +1,167 @@
+"""Decoders of many families: those built like Llama's run on our own pass, the others say why not and run the same."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from llavakit.engine.decoder import Decoder, fits
+from llavakit.engine.engine import _decoder
+from llavakit.engine.linear import Linear, can_pack
+from llavakit.engine.plain import Plain
+
+SMALL = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+OWN = {
+    "llama": {},
+    "llama grouped, wide heads, yarn": {
+        "head_dim": 32,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 4.0,
+            "rope_theta": 1e4,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "mistral": {"sliding_window": None},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+}
+OTHERS = {
+    "mistral": ({"sliding_window": 8}, "sliding window"),
+    "phi3": ({}, "no self_attn.q_proj"),
+    "gemma": ({"head_dim": 16}, "variance_epsilon"),
+    "gemma2": ({"head_dim": 16, "sliding_window": 8}, "sliding window"),
+    "gpt_neox": ({}, "self_attn|no "),
+}
+
+
+def language(name: str, more: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(name.split()[0], **SMALL, **more)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@torch.inference_mode()
+def check(model: Any, decoder: Any) -> None:
+    """Rows with two shared parts, one and none; a step each; rows moved, dropped, doubled; a row's own part shared."""
+    ids = torch.randint(3, 300, (3, 40), generator=torch.Generator().manual_seed(1))
+
+    def theirs(*parts: torch.Tensor) -> torch.Tensor:
+        return model(input_ids=torch.cat(parts)[None], past_key_values=DynamicCache(), use_cache=True).logits[0, -1]
+
+    one, two, three = ids
+    first = decoder.share((), decoder.embed(one[:20]))
+    second = decoder.share((first,), decoder.embed(one[20:30]))
+    other = decoder.share((), decoder.embed(two[:7]))
+    rows = decoder.rows()
+    own = [decoder.embed(part) for part in (one[30:33], two[7:9], three[:5])]
+    got = [*decoder.admit(rows, [(first, second), (other,), ()], own)]
+    got += [*decoder.step(rows, torch.stack([one[33], two[9], three[5]]))]
+    rows.keep([2, 1, 0])
+    rows.keep([0, 2, 2])
+    got += [*decoder.step(rows, torch.stack([three[6], one[34], one[35]]))]
+    tail = rows.own(1)
+    again = decoder.rows()
+    got += [
+        *decoder.admit(
+            again, [(first.first(12),), (first, second, tail)], [decoder.embed(two[:3]), decoder.embed(two[:4])]
+        )
+    ]
+    wanted = [
+        theirs(one[:33]),
+        theirs(two[:9]),
+        theirs(three[:5]),
+        theirs(one[:34]),
+        theirs(two[:10]),
+        theirs(three[:6]),
+        theirs(three[:7]),
+        theirs(one[:35]),
+        theirs(one[:34], one[35:36]),
+        theirs(one[:12], two[:3]),
+        theirs(one[:35], two[:4]),
+    ]
+    for ours, reference in zip(got, wanted, strict=True):
+        assert float((ours - reference).abs().max() / reference.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("name", OWN)
+def test_families_of_our_own_pass(name: str, pack: bool) -> None:
+    model = language(name, OWN[name])
+    assert fits(model) == ""
+    if pack and not can_pack(model.lm_head.weight):
+        pytest.skip("this build of torch has no prepacked kernels")
+    check(model, Decoder(model, pack))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families_go_through_transformers_and_say_so(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    more, why = OTHERS[name]
+    model = language(name, more)
+    log = logging.getLogger("llavakit")
+    log.addHandler(caplog.handler)
+    decoder = _decoder(model)
+    log.removeHandler(caplog.handler)
+    assert isinstance(decoder, Plain)
+    (message,) = caplog.messages
+    assert "transformers' own cache" in message and any(part in message for part in why.split("|"))
+    check(model, decoder)
+
+
+def test_the_same_structure_with_other_numbers_is_found_out() -> None:
+    model = language("llama", {})
+    for block in model.model.layers:
+        block.mlp.act_fn = nn.Tanh()
+    assert fits(model) == "", "any activation will do"
+    model.model.layers[1].register_forward_hook(lambda module, inputs, output: output * 1.1)
+    assert "come out differently" in fits(model)
+
+
+def test_a_decoder_with_quantised_or_adapted_layers_calls_them() -> None:
+    class Adapted(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 1
+
+    plain, adapted, x = nn.Linear(8, 4), Adapted(8, 6), torch.randn(3, 8)
+    with torch.inference_mode():
+        torch.testing.assert_close(Linear(plain, adapted, pack=True)(x), torch.cat([plain(x), adapted(x)], 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [1, 5, 300])
+def test_reordered_matrices_compute_the_same(dtype: torch.dtype, tokens: int) -> None:
+    torch.manual_seed(0)
+    parts = [nn.Linear(48, 32).to(dtype), nn.Linear(48, 16, bias=False).to(dtype)]
+    if not can_pack(parts[0].weight):
+        pytest.skip("this build of torch has no prepacked kernels")
+    x, other = torch.randn(tokens, 48, dtype=dtype), torch.randn(tokens, 48, dtype=dtype)
+    with torch.inference_mode():
+        wanted = torch.cat([part.float()(x.float()) for part in parts], 1)
+        for part in parts:
+            part.to(dtype)
+        linear = Linear(*parts, pack=True)
+        bound = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+        for ours, theirs in [
+            (linear(x), wanted),
+            (linear.silu(x), nn.functional.silu(wanted)),
+            (linear.plus(x, other), wanted + other.float()),
+            (linear.times(x, other), wanted * other.float()),
+        ]:
+            torch.testing.assert_close(ours.float(), theirs, **bound)
