@@ -43,7 +43,8 @@ class Request:
     """An encoded conversation, how it is to be answered, and how far that is.
 
     ``give`` takes each piece. ``keep``: whether what was computed for question and answer stays, so that a next turn
-    need not compute it again. Setting :attr:`cancelled` ends it before the next step.
+    need not compute it again. ``continues``: whether the answer goes on with the prompt's text. Setting
+    :attr:`cancelled` ends it before the next step.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Request:
         give: Callable[[Piece], None],
         logprobs: int = 0,
         keep: bool = False,
+        continues: bool = False,
     ) -> None:
         self.example, self.how, self.give, self.logprobs, self.keep = example, how, give, logprobs, keep
         self.finish: Finish | None = None
@@ -67,7 +69,7 @@ class Request:
         self.keys = np.empty(0, dtype=np.int64)
         self.hashes: list[int] = []
         self._tokenizer = codec.tokenizer
-        self._writer = Writer(codec.tokenizer, how.stop)
+        self._writer = Writer(codec.tokenizer, how.stop, example.ids[-8:].tolist() if continues else ())
         self._prompt_ids = frozenset(example.ids.tolist()) if how.repetition_penalty != 1 else frozenset()
         self.beams: Beams | None = None
         if how.num_beams > 1:

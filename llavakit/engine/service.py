@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from llavakit.base.errors import WorkFailed
 from llavakit.base.log import log
@@ -14,7 +15,9 @@ from llavakit.chat.conversation import Conversation
 from llavakit.engine.engine import Engine
 from llavakit.engine.request import Finish, Piece, Request, TokenLogprob
 from llavakit.engine.sample import GREEDY, Decoding
-from llavakit.model.encode import encode
+from llavakit.model.encode import Example, encode
+
+T = TypeVar("T")
 
 __all__ = ["Decoding", "Finish", "Piece", "Service", "Stats", "Ticket", "TokenLogprob"]
 
@@ -52,10 +55,12 @@ class Ticket:
     broke or was closed before the answer was complete.
     """
 
-    def __init__(self, conversation: Conversation, how: Decoding, logprobs: int, engine: Engine) -> None:
+    def __init__(
+        self, asked: Conversation | Example, how: Decoding, logprobs: int, continues: bool, engine: Engine
+    ) -> None:
         self._pieces: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
-        example = encode(conversation, engine.codec, prompt=True)
-        self._request = Request(example, how, engine.codec, self._pieces.put, logprobs, keep=True)
+        example = asked if isinstance(asked, Example) else encode(asked, engine.codec, prompt=True)
+        self._request = Request(example, how, engine.codec, self._pieces.put, logprobs, True, continues)
 
     @property
     def finish(self) -> Finish | None:
@@ -90,26 +95,47 @@ class Service:
         self.engine = engine
         self._new: list[Ticket] = []
         self._open: dict[Request, Ticket] = {}
+        self._errands: list[tuple[Callable[[Engine], Any], Future[Any]]] = []
         self._wake = threading.Condition()
         self._closing: Literal["", "drain", "now"] = ""
         self._prompt_tokens = self._completion_tokens = 0
         self._thread = threading.Thread(target=self._loop, name="llavakit-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, conversation: Conversation, how: Decoding = GREEDY, logprobs: int = 0) -> Ticket:
-        """Queues a conversation for its next turn. ``logprobs``: how many of the most likely tokens to tell for each
-        token of the answer; 0 tells none, not even the token's own. A beam search tells none.
+    def submit(
+        self,
+        asked: Conversation | Example,
+        how: Decoding = GREEDY,
+        logprobs: int = 0,
+        continues: bool = False,
+    ) -> Ticket:
+        """Queues a conversation for its next turn, or a prompt that is encoded already.
+
+        ``logprobs``: how many of the most likely tokens to tell for each token of the answer; 0 tells none, not even
+        the token's own. A beam search tells none. ``continues``: the answer goes on with the prompt's text, so the
+        white space that opens it is kept.
 
         Raises :class:`~llavakit.base.errors.BadRecord`, in the caller's thread, for one that cannot be encoded, and
         :class:`WorkFailed` once the service is closed.
         """
-        ticket = Ticket(conversation, how, logprobs, self.engine)
+        ticket = Ticket(asked, how, logprobs, continues, self.engine)
         with self._wake:
             if self._closing:
                 raise WorkFailed("the service is closed")
             self._new.append(ticket)
             self._wake.notify()
         return ticket
+
+    def run(self, work: Callable[[Engine], T]) -> Future[T]:
+        """Has ``work`` done by the thread that owns the model, between two steps. Raises :class:`WorkFailed` once the
+        service is closed."""
+        future: Future[T] = Future()
+        with self._wake:
+            if self._closing:
+                raise WorkFailed("the service is closed")
+            self._errands.append((work, future))
+            self._wake.notify()
+        return future
 
     def stats(self) -> Stats:
         """A snapshot; never waits for the model."""
@@ -140,11 +166,17 @@ class Service:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._new or self._open or self._closing)
+                self._wake.wait_for(lambda: self._new or self._open or self._errands or self._closing)
+                errands, self._errands = self._errands, []
                 new, self._new = self._new, []
                 self._open |= {ticket._request: ticket for ticket in new}
-                if self._closing == "now" or not self._open:
-                    break
+                leaving = self._closing == "now" or (self._closing and not self._open)
+            for work, future in errands:
+                _run(work, self.engine, future)
+            if leaving:
+                break
+            if not self._open:
+                continue
             try:
                 for ticket in new:
                     self.engine.batch.add(ticket._request)
@@ -162,3 +194,12 @@ class Service:
                 self._prompt_tokens += len(request.example)
                 self._completion_tokens += len(request.ids)
                 self._open.pop(request)._end(error)
+
+
+def _run(work: Callable[[Engine], T], engine: Engine, future: Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work(engine))
+    except Exception as error:  # it is raised where the future is waited for
+        future.set_exception(error)

@@ -12,15 +12,17 @@ class Writer:
     """The text of one answer. What :meth:`push` and :meth:`end` return, joined, is :attr:`text`.
 
     A character of several byte tokens comes with its last one. The end of the text is held back while it may still
-    become a stop string; a stop string ends the text before it and sets :attr:`stopped`.
+    become a stop string; a stop string ends the text before it and sets :attr:`stopped`. ``after``: the last tokens of
+    a text that is continued; then no white space is removed.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._stream = DecodeStream(skip_special_tokens=True)
         self._stop = tuple(stop)
-        self._ids: list[int] = []
-        self._raw = ""
+        self._ids = list(after)
+        self._raw = "".join(self._stream.step(self._backend, id) or "" for id in after)
+        self._before = len(self._raw) if after else None
         self._shown = 0
         self.text = ""
         self.stopped = False
@@ -40,7 +42,7 @@ class Writer:
     def _show(self, held: bool) -> str:
         if self.stopped:
             return ""
-        text = self._raw.lstrip()
+        text = self._raw.lstrip() if self._before is None else self._raw[self._before :]
         # A stop string may begin in what was held back, never in what was shown.
         found = [at for stop in self._stop if (at := text.find(stop, self._shown)) >= 0]
         if found:

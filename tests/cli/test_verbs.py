@@ -42,6 +42,19 @@ def test_chat_keeps_its_history_and_survives_a_wrong_file(checkpoint: Path, phot
     assert lines[0] == lines[-1], "after /reset the same question has the same answer"
 
 
+def test_chat_saves_what_was_said_for_training(checkpoint: Path, photo: Path, tmp_path: Path) -> None:
+    from llavakit.data.sources.llava import LlavaSource
+
+    said = f"/save early.json\n/image {photo}\nWhat is it?\nSure?\n/save\n/save talk.json\n"
+    done = llavakit("chat", checkpoint, "--max-new-tokens", 6, stdin=said, cwd=tmp_path)
+    assert "nothing has been said yet" in done.stderr and "say where to: /save FILE" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.json"]
+    (saved,) = LlavaSource(tmp_path / "talk.json")
+    first, second = done.stdout.splitlines()
+    assert [turn.text for turn in saved.turns] == ["<image>\nWhat is it?", first, "Sure?", second]
+    assert saved.images[0].source == photo.resolve()
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
