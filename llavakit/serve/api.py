@@ -104,9 +104,10 @@ def application(service: Service, config: ServeConfig) -> FastAPI:
 
 def _answers(app: FastAPI, desk: Desk, config: ServeConfig) -> None:
     codec = desk.service.engine.codec
-    streamed: dict[int | str, dict[str, Any]] = {
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
-    }
+    # One event of the stream.
+    chunk = {"type": "string", "description": "a chunk as JSON; at last [DONE]"}
+    event = {"type": "object", "properties": {"data": chunk}, "required": ["data"]}
+    streamed: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": event}}}}
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=streamed)
     async def chat(asked: ChatRequest, request: Request) -> Response:

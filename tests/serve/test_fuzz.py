@@ -28,7 +28,9 @@ def test_no_request_breaks_the_server(address: str, mode: Any) -> None:
     for operation in operations:
 
         @given(case=operation.as_strategy(generation_mode=mode))
-        @settings(max_examples=20, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(
+            max_examples=20, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        )
         def ask(case: Any) -> None:
             nonlocal answered
             if isinstance(case.body, dict):
