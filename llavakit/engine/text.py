@@ -12,7 +12,7 @@ class Writer:
     """The text of one answer. What :meth:`push` and :meth:`end` return, joined, is :attr:`text`.
 
     A character of several byte tokens comes with its last one. The end of the text is held back while it may still
-    become a stop string; a stop string ends the text before it and sets :attr:`stopped`.
+    become a stop string; the first that is complete ends the text before it and sets :attr:`stopped`.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
