@@ -17,6 +17,9 @@ from llavakit.engine.attend import Chain, Shared
 from llavakit.engine.linear import Linear
 from llavakit.engine.rows import OneEach, Rows, Several, View
 
+# From so many tokens on, a pass over memory costs more than a call: the same sums in fewer passes.
+MANY = 64
+
 
 class Decoder:
     """A causal language model with shared prefixes. Weights are taken as they are when it is made."""
@@ -157,12 +160,21 @@ class Norm:
         self.shape = list(self.weight.shape)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.rms_norm(x, self.shape, self.weight, self.eps)
+        if x.shape[0] < MANY or x.dtype != torch.float32:
+            return nn.functional.rms_norm(x, self.shape, self.weight, self.eps)
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return (x * torch.rsqrt(norm * norm / x.shape[-1] + self.eps)).mul_(self.weight)
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary positions: ``[T, heads, d]`` turned by ``[T, 1, d]``."""
-    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+    half = x.shape[-1] // 2
+    if x.shape[0] < MANY:
+        return torch.addcmul(x * cos, x.roll(half, -1), sin)
+    out = x * cos
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half])
+    out[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    return out
 
 
 def fits(language_model: Any) -> str:

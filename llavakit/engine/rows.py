@@ -17,7 +17,6 @@ class Rows:
 
     def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         self.device = device
-        # Zeros, not whatever the memory holds: a masked value is multiplied by nought, and NaN survives that.
         self.keys = torch.zeros(layers, 0, heads, 0, width, dtype=dtype, device=device)
         self.values = self.keys.clone()
         self.lengths: list[int] = []
@@ -81,7 +80,8 @@ class Rows:
         shape = (layers, max(places, had), heads, max(tokens, room), width)
         for name in ("keys", "values"):
             old = getattr(self, name)
-            new = old.new_zeros(shape)
+            # Zeros, not whatever the memory holds: a masked value is multiplied by nought, and NaN survives that.
+            new = old.new_empty(shape) if exact else old.new_zeros(shape)
             new[:, :had, :, :room] = old
             setattr(self, name, new)
 
@@ -172,7 +172,7 @@ class Several:
             padded[self.place, self.at] = q
         if repeat > 1:
             keys, values = keys.repeat_interleave(repeat, 1), values.repeat_interleave(repeat, 1)
-        out, lse = part(padded.transpose(1, 2), keys, values, scale, causal=True)
-        own = out.transpose(1, 2)[self.place, self.at].view(len(q), heads, repeat, width)
-        weight = lse.transpose(1, 2)[self.place, self.at].view(len(q), heads, repeat)
-        return self.sharing(layer, q.view(len(q), heads, repeat, width), own, weight, scale)
+        out, lse = (t.transpose(1, 2) for t in part(padded.transpose(1, 2), keys, values, scale, causal=True))
+        own, weight = (t[0] if len(self.lengths) == 1 else t[self.place, self.at] for t in (out, lse))
+        shape = (len(q), heads, repeat)
+        return self.sharing(layer, q.view(*shape, width), own.reshape(*shape, width), weight.reshape(shape), scale)

@@ -12,8 +12,8 @@ class Writer:
     """The text of one answer. What :meth:`push` and :meth:`end` return, joined, is :attr:`text`.
 
     A character of several byte tokens comes with its last one. The end of the text is held back while it may still
-    become a stop string; a stop string ends the text before it and sets :attr:`stopped`. ``after``: the last tokens of
-    a text that is continued; then no white space is removed.
+    become a stop string; the first that is complete ends the text before it and sets :attr:`stopped`. ``after``: the
+    last tokens of a text that is continued; then no white space is removed.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = (), after: Sequence[int] = ()) -> None:

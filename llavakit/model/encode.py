@@ -66,7 +66,7 @@ class Codec:
 
     @property
     def side(self) -> int:
-        """Features along an edge of a tile."""
+        """Patches along an edge of a square, or of a tile; a kept CLS is none of them."""
         return math.isqrt(self.image_tokens)
 
     def tokens_of(self, width: int, height: int) -> int:

@@ -40,7 +40,7 @@ def look(engine: Engine, conversation: Conversation) -> Look:
     example = encode(conversation, codec, prompt=not conversation.answered)
     if example.cut:
         raise BadRecord(f"is {example.cut} tokens longer than the context", conversation.where)
-    side = int((codec.image_tokens) ** 0.5)  # a kept CLS is one more, and is no patch
+    side = codec.side
     views = [View(image=_png(pixels), rows=side, columns=side) for pixels in example.pixels]
     if not conversation.answered:
         return Look(views=views, text="", words=[])
@@ -61,7 +61,8 @@ def attention(model: Llava, codec: Codec, example: Example, rows: np.ndarray) ->
     AttentionInterface.register(NAME, _looking)
     ids = torch.from_numpy(example.ids).to(model.device)
     image_at = (ids == codec.image_id).nonzero().squeeze(-1)
-    embeddings = model.embed(ids, torch.from_numpy(example.pixels).to(model.device), image_at)
+    take = None if example.take is None else torch.from_numpy(example.take).to(model.device)
+    embeddings = model.embed(ids, torch.from_numpy(example.pixels).to(model.device), image_at, take)
     seen: list[torch.Tensor] = []
     language = model.language_model
     before = language.config._attn_implementation
@@ -79,9 +80,21 @@ def attention(model: Llava, codec: Codec, example: Example, rows: np.ndarray) ->
     finally:
         language.config._attn_implementation = before
     middle = seen[len(seen) // 4 : max(1, len(seen) - len(seen) // 4)]
-    over = torch.stack(middle).mean(0).view(len(rows), len(example.pixels), codec.image_tokens)
-    side = int(codec.image_tokens**0.5)
-    return over[..., codec.image_tokens - side * side :].cpu().numpy()
+    shares = torch.stack(middle).mean(0).cpu().numpy()
+    view, patch = _patches(codec, example)
+    shown = (view >= 0) & (patch >= 0)
+    over = np.zeros((len(rows), len(example.pixels), codec.side**2), dtype=np.float32)
+    over[:, view[shown], patch[shown]] = shares[:, shown]
+    return over
+
+
+def _patches(codec: Codec, example: Example) -> tuple[np.ndarray, np.ndarray]:
+    """Of each image token its view and its patch there; negative for a row end, and for a kept CLS."""
+    if example.take is not None:
+        return example.take[:, 0], np.where(example.take[:, 0] < 0, -1, example.take[:, 1])
+    each = codec.image_tokens
+    tokens = np.arange(len(example.pixels) * each)
+    return tokens // each, tokens % each - (each - codec.side**2)
 
 
 def _looking(
