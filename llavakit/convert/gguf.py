@@ -201,4 +201,4 @@ def _describe_tower(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileTy
     writer.add_float32("clip.vision.attention.layer_norm_epsilon", config.layer_norm_eps)
     writer.add_array("clip.vision.image_mean", list(square.mean))
     writer.add_array("clip.vision.image_std", list(square.std))
-    writer.add_array("clip.vision.feature_layer", tower.used)
+    writer.add_array("clip.vision.feature_layer", tower.chosen)

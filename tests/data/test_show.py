@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,22 +64,14 @@ def test_choice_is_of_every_source_and_problem_and_a_function_of_the_seed(tmp_pa
     assert len(kept.shown) == 10
 
 
-@pytest.fixture()
-def model(backbones: Path, tmp_path: Path) -> Path:
-    """A tokenizer with the configuration of a tower beside it, as a checkpoint has."""
-    path = tmp_path / "model"
-    shutil.copytree(backbones / "language", path)
-    return put(path / "config.json", json.loads((backbones / "clip/config.json").read_text())).parent
-
-
-def test_the_page(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = records(20, tmp_path)
     made.append(llava("evil<script>", None, "<b>Hi</b>", "</script><img src=x>"))
     made.append(llava("gone", "gone.png", "<image>\nWhat?", "That."))
     path = put(tmp_path / "a.json", made)
     assert cli.main(["data", "doctor", str(path), "--workers", "0"]) == 1
     out = tmp_path / "page.html"
-    assert cli.main(["data", "show", str(path), "--tokenizer", str(model), "--each", "50", "--out", str(out)]) == 0
+    assert cli.main(["data", "show", str(path), "--tokenizer", str(checkpoint), "--each", "50", "--out", str(out)]) == 0
     page = out.read_text()
     assert page.count('<article class="sample') == 22 and page.count("data:image/jpeg;base64,") == 15
     assert "picture × 16" in page and "patch grid, 4 × 4" in page and "<script>\nconst source" in page
