@@ -30,7 +30,7 @@ from llavakit.train.show import token_view
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-TRAIN, TEST, DOCUMENTS, CHATS, ASKED = 6000, 400, 3000, 3000, 60
+TRAIN, TEST, DOCUMENTS, ASKED = 6000, 400, 8000, 60
 BENCHES = ("vqav2", "gqa", "pope", "textvqa", "scienceqa")
 ANSWER = Decoding(max_new_tokens=128)
 
@@ -51,7 +51,6 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
             TRAIN,
             TEST,
             documents=DOCUMENTS,
-            chats=CHATS,
             questions_per_ingredient=ASKED,
             benchmark_questions=ASKED,
         )

@@ -1,8 +1,7 @@
 """The whole path in miniature: backbones from scratch, alignment, instruction tuning, on a rendered world.
 
-LLaVA-1.5's two stages, behind one that makes of the language model what Vicuna is of LLaMA: an assistant in words.
-Three differences: rates are higher, since little is pretrained here; the vision tower trains along in stage 2, since it
-is a minute old; and stage 2 uses Muon, not AdamW, since it is nearly from scratch.
+LLaVA-1.5's two stages, with three differences: rates are higher, since little is pretrained here; the vision tower
+trains along in stage 2, since it is a minute old; and stage 2 uses Muon, not AdamW, since it is nearly from scratch.
 """
 
 from __future__ import annotations
@@ -33,18 +32,10 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             captions=captions,
             texts=(f"{world}/corpus.txt",),
             tower=Tower(steps=200, batch_size=96),
-            language=Language(steps=120, batch_tokens=2048, lr=6e-4),
+            language=Language(steps=150, lr=6e-4),
             seed=seed,
         ),
         stages={
-            "chat": Stage(
-                data={"chat": SourceSpec(path=f"{world}/chat.json")},
-                template="vicuna_v1",
-                train={"language_model": 4e-4},
-                optimiser="muon",
-                batch_size=8,
-                betas=(0.9, 0.98),
-            ),
             "align": Stage(
                 data={"captions": captions.evolve(weight=0.1)},
                 template="plain",
@@ -56,7 +47,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             "tune": Stage(
                 data=mix,
                 template="vicuna_v1",
-                train={"connector": 1e-3, "language_model": 4e-4, "vision_tower": 4e-4},
+                train={"connector": 7e-4, "language_model": 4e-4, "vision_tower": 4e-4},
                 optimiser="muon",
                 batch_size=16,
                 betas=(0.9, 0.98),

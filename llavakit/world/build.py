@@ -3,7 +3,7 @@
 ::
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
-    out/corpus.txt, out/chat.json        out/tune/<name>.json     words only; stage 2, a file an ingredient
+    out/corpus.txt                       out/tune/<name>.json     stage 2, a file an ingredient
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
                                          out/benchmarks/<name>/   the same in the official formats
@@ -26,14 +26,14 @@ from llavakit.base.files import read_json, write_json, write_text, writing
 from llavakit.base.log import progress
 from llavakit.world.ask.table import CAPTION, INGREDIENTS, questions
 from llavakit.world.benchmarks import write_benchmarks
-from llavakit.world.corpus import chat, document
+from llavakit.world.corpus import document
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
 
-VERSION = 5  # of the world itself: raise it when the same arguments give other files
+VERSION = 4  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
-_CHUNK = 100  # pictures, or texts x 10, a task
+_CHUNK = 100  # pictures, or documents x 10, a task
 
 Summary = dict[str, Any]
 _Texts = dict[str, list[dict[str, Any]]]
@@ -48,16 +48,14 @@ def build(
     workers: int | None = None,
     *,
     documents: int = 20_000,
-    chats: int = 20_000,
     questions_per_ingredient: int = 120,
     benchmark_questions: int = 100,
 ) -> Summary:
     """Builds the data set in ``out`` and returns what is in it. The files do not depend on ``workers``.
 
     ``train``, ``test``: pictures of each split; ``side``: the pictures' longest side in pixels; ``documents``: of the
-    corpus; ``chats``: conversations of words only; ``workers``: processes (None: one a core). ``out`` is whole or
-    absent. One that was built from the same arguments is left as it is; raises :class:`BadRequest` when something else
-    is there.
+    corpus; ``workers``: processes (None: one a core). ``out`` is whole or absent. One that was built from the same
+    arguments is left as it is; raises :class:`BadRequest` when something else is there.
     """
     out = Path(out)
     arguments: dict[str, int] = {
@@ -67,7 +65,6 @@ def build(
         "test": test,
         "side": side,
         "documents": documents,
-        "chats": chats,
         "questions_per_ingredient": questions_per_ingredient,
         "benchmark_questions": benchmark_questions,
     }
@@ -102,21 +99,19 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
     pages = [(seed, *span) for span in _spans(arguments["documents"], 10 * _CHUNK)]
-    talks = [(seed, *span) for span in _spans(arguments["chats"], 10 * _CHUNK)]
     with _mapping(workers) as mapped, progress(total=train + test, desc="drawing the world", unit="picture") as bar:
-        drawn, told, chats = mapped(_pictures, tasks), mapped(_pages, pages), mapped(_chats, talks)
+        drawn, told = mapped(_pictures, tasks), mapped(_pages, pages)
         for task, part in zip(tasks, drawn, strict=True):
             bar.update(task[-1] - task[-2])
             for name, records in part.items():
                 texts[name] += records
         write_text(folder / "corpus.txt", "".join(told))
-        _write_records(folder / "chat.json", [record for part in chats for record in part])
     _write_records(folder / "align.json", texts.pop(CAPTION.name))
     write_text(folder / "captions.jsonl", "".join(f"{json.dumps(record)}\n" for record in texts.pop(TOLD)))
     for name, records in texts.items():
         _write_records(folder / "tune" / f"{name}.json", records)
     summary["tune"] = {name: len(records) for name, records in texts.items()}
-    summary |= {name: arguments[name] for name in ("documents", "chats")}
+    summary["documents"] = arguments["documents"]
     for ingredient in (CAPTION, *INGREDIENTS.values()):
         asked = questions(
             ingredient, seed, test, arguments["questions_per_ingredient"], "images/test/{:05d}.jpg".format
@@ -163,12 +158,6 @@ def _pages(task: tuple[int, int, int]) -> str:
     """Documents ``first`` to ``end``, an empty line after each."""
     seed, first, end = task
     return "".join(f"{document(seed, index)}\n\n" for index in range(first, end))
-
-
-def _chats(task: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """Conversations ``first`` to ``end``."""
-    seed, first, end = task
-    return [chat(seed, index) for index in range(first, end)]
 
 
 def _spans(number: int, length: int) -> Iterator[tuple[int, int]]:

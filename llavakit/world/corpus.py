@@ -1,19 +1,16 @@
-"""Words for the language model: documents for its pre-training, and conversations about scenes that are told.
+"""Text for a language model's pre-training: scenes told in words, then questions and answers about them.
 
-From documents it learns the world's language, from conversations to look things up in what stands before: there only
-answers are supervised, which takes a tenth of the text (questions cannot be foreseen, and drown the rest). No pictures:
-these scenes (split "words") are free to name held-out combinations, which nothing about a picture in training does.
+The model learns the world's language and to look things up in what stands before. Only words: these scenes (split
+"words") are free to name held-out combinations, which no picture or text about a picture in training does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
-
-import numpy as np
 
 from llavakit.world.ask.describe import caption_text, detail_text
 from llavakit.world.ask.exchange import Dialogue
+from llavakit.world.ask.facts import draw_facts
 from llavakit.world.ask.phrase import capital, full, pick
 from llavakit.world.ask.region import box_text, region
 from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS
@@ -33,39 +30,19 @@ def document(seed: int, index: int) -> str:
     if kind < 0.15:
         return _asked(INGREDIENTS["text_only"].make(scene, rng, ALL_PAIRS)[0])
     if kind < 0.35:
-        return f"{_boxes(scene)}\n{_asked(region(scene, rng, ALL_PAIRS)[0])}"
+        # The boxes are told, so only a told box can be asked about.
+        told = "\n".join(f"{capital(full(item))} {box_text(scene.square_box(item))}" for item in scene.items)
+        return f"{told}\n{_asked(region(scene, rng, ALL_PAIRS)[0])}"
     if kind < 0.45:
         return f"{caption_text(scene)}\n{detail_text(scene)}"
-    telling = _telling(rng)
-    dialogues = pick(rng, _ABOUT).make(scene, rng, ALL_PAIRS)
-    return f"{telling(scene)}\n{_asked(pick(rng, dialogues))}" if dialogues else telling(scene)
-
-
-def chat(seed: int, index: int) -> dict[str, Any]:
-    """Conversation ``index``, a record of LLaVA's JSON format: the first question tells the scene. Two in three are
-    many short questions."""
-    scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, "chat")
-    kind, telling = rng.random(), _telling(rng)(scene)
-    dialogues = INGREDIENTS["vqa"].make(scene, rng, ALL_PAIRS)
-    if kind < 0.1:
-        dialogues, telling = region(scene, rng, ALL_PAIRS), _boxes(scene)
-    elif kind < 0.35:
-        dialogues = pick(rng, _ABOUT).make(scene, rng, ALL_PAIRS) or dialogues
-    first, *others = pick(rng, dialogues)
-    turns = []
-    for exchange in (first.after(f"{telling}\n"), *others):
-        turns += [{"from": "human", "value": exchange.text}, {"from": "gpt", "value": exchange.reply}]
-    return {"id": f"chat-{index:05d}", "conversations": turns}
-
-
-def _telling(rng: np.random.Generator) -> Callable[[Scene], str]:
     telling: Callable[[Scene], str] = pick(rng, (caption_text, detail_text))
-    return telling
-
-
-def _boxes(scene: Scene) -> str:
-    """The boxes are told, so only a told box can be asked about."""
-    return "\n".join(f"{capital(full(item))} {box_text(scene.square_box(item))}" for item in scene.items)
+    if kind < 0.75:
+        # Little else than looking up: many short questions about one telling.
+        facts = draw_facts(scene, rng, ALL_PAIRS, 16)
+        return "\n".join([telling(scene), *(f"{fact.question} {fact.exchange().reply}" for fact in facts)])
+    ingredient = pick(rng, _ABOUT)
+    dialogues = ingredient.make(scene, rng, ALL_PAIRS)
+    return f"{telling(scene)}\n{_asked(pick(rng, dialogues))}" if dialogues else telling(scene)
 
 
 def _asked(dialogue: Dialogue) -> str:

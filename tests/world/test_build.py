@@ -11,15 +11,7 @@ from llavakit.base.errors import BadRequest
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-SMALL = {
-    "train": 12,
-    "test": 8,
-    "side": 64,
-    "documents": 30,
-    "chats": 20,
-    "questions_per_ingredient": 10,
-    "benchmark_questions": 9,
-}
+SMALL = {"train": 12, "test": 8, "side": 64, "documents": 30, "questions_per_ingredient": 10, "benchmark_questions": 9}
 
 
 @pytest.fixture(scope="module")
