@@ -32,7 +32,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             captions=captions,
             texts=(f"{world}/corpus.txt",),
             tower=Tower(steps=200, batch_size=96),
-            language=Language(steps=150, lr=6e-4),
+            language=Language(steps=300, batch_tokens=2048, lr=6e-4),
             seed=seed,
         ),
         stages={
