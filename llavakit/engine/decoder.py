@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from llavakit.engine.attend import Chain, Shared
-from llavakit.engine.linear import Linear
+from llavakit.engine.linear import Linear, even
 from llavakit.engine.rows import OneEach, Rows, Several, View
 
 # From so many tokens on, a pass over memory costs more than a call: the same sums in fewer passes.
@@ -27,6 +27,7 @@ class Decoder:
     def __init__(self, language_model: Any, pack: bool) -> None:
         base = language_model.base_model
         blocks = base.layers
+        self.pack = pack
         self.embeddings: Any = language_model.get_input_embeddings()
         self.rotary = base.rotary_emb
         self.norm = base.norm
@@ -62,26 +63,38 @@ class Decoder:
         first = len(rows)
         rows.add(chains, [len(part) for part in embeddings])
         view = Several(rows, first)
-        states = self._run(torch.cat(list(embeddings)), view, rows.positions(first), OneEach(rows, first))
-        return self.head(self.norm(states))
+        return self._run(torch.cat(list(embeddings)), view, rows.positions(first), OneEach(rows, first))
 
     def step(self, rows: Rows, ids: torch.Tensor) -> torch.Tensor:
         """Gives each row its next token ``int64[n]``; returns the logits after it ``float[n, V]``."""
         rows.grow()
         view = OneEach(rows, 0)
-        states = self._run(self.embed(ids), view, rows.ends(), view)
-        return self.head(self.norm(states))
+        return self._run(self.embed(ids), view, rows.ends(), view)
 
     def rows(self) -> Rows:
         """A batch without rows."""
         return Rows(*self.shape, self.dtype, self.device)
 
     def _run(self, x: torch.Tensor, view: View, positions: torch.Tensor, end: OneEach | None) -> torch.Tensor:
-        """Hidden states after the last layer: of each row's last token where ``end`` asks for them, else none."""
+        """Logits after each row's last token where ``end`` asks for them, else none: ``float[n, V]``."""
         cos, sin = (table[positions][:, None] for table in self._turn(view.longest))
+        x = self._padded(x)
         for number, block in enumerate(self.blocks[:-1]):
             x = block(number, x, cos, sin, view)
-        return self.blocks[-1].finish(len(self.blocks) - 1, x, cos, sin, view, end)
+        last = self.blocks[-1]
+        normed = last.store(len(self.blocks) - 1, x, cos, sin, view)
+        if end is None:
+            return x[:0]
+        if end is not view:
+            x, normed, cos, sin = (tensor[view.last] for tensor in (x, normed, cos, sin))
+            x, normed = self._padded(x), self._padded(normed)
+        x = last.finish(len(self.blocks) - 1, x, normed, cos, sin, end)
+        return self.head(self.norm(x))[: len(cos)]
+
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
+        """Rows of zeros after those of ``x``, which end before attention, where the kernels want a round number."""
+        size = even(len(x), x.dtype) if self.pack else len(x)
+        return x if size == len(x) else nn.functional.pad(x, (0, 0, 0, size - len(x)))
 
     def _turn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and sine ``[positions, head width]``; the sine's first half negative, so that turning needs a roll."""
@@ -116,7 +129,8 @@ class Block:
         self.before, self.between = Norm(block.input_layernorm), Norm(block.post_attention_layernorm)
 
     def __call__(self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View) -> torch.Tensor:
-        joined = self.qkv(self.before(x)).view(len(x), -1, self.width)
+        """``x``: float[T or more, hidden]; what is beyond T, the length of ``cos``, is padding."""
+        joined = self.qkv(self.before(x)).view(len(x), -1, self.width)[: len(cos)]
         q, k, v = joined.split([self.heads, self.groups, self.groups], dim=1)
         if self.q_norm is None:
             q, k = _turned(joined[:, : self.heads + self.groups], cos, sin).split([self.heads, self.groups], dim=1)
@@ -125,27 +139,31 @@ class Block:
         view.store(number, k, v)
         return self._after(x, view.attend(number, q, self.scale))
 
-    def finish(
-        self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View, end: OneEach | None
-    ) -> torch.Tensor:
-        """The last layer: keys and values of every token, the rest for each row's last one."""
-        assert self.q is not None
+    def store(self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View) -> torch.Tensor:
+        """The last layer's keys and values of every token; returns the normed ``x``."""
         normed = self.before(x)
-        k, v = self.qkv(normed).view(len(x), -1, self.width).split([self.groups, self.groups], dim=1)
+        joined = self.qkv(normed).view(len(x), -1, self.width)[: len(cos)]
+        k, v = joined.split([self.groups, self.groups], dim=1)
         if self.k_norm is not None:
             k = self.k_norm(k)
         view.store(number, _turned(k, cos, sin), v)
-        if end is None:
-            return x[:0]
-        if end is not view:
-            x, normed, cos, sin = (tensor[view.last] for tensor in (x, normed, cos, sin))
-        q = self.q(normed).view(len(x), -1, self.width)
+        return normed
+
+    def finish(
+        self, number: int, x: torch.Tensor, normed: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, end: OneEach
+    ) -> torch.Tensor:
+        """The rest of the last layer, for each row's last token."""
+        assert self.q is not None
+        q = self.q(normed).view(len(x), -1, self.width)[: len(cos)]
         if self.q_norm is not None:
             q = self.q_norm(q)
         return self._after(x, end.attend(number, _turned(q, cos, sin), self.scale))
 
     def _after(self, x: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        x = self.out.plus(attended.reshape(len(x), -1), x)
+        attended = attended.reshape(len(attended), -1)
+        if len(attended) < len(x):
+            attended = nn.functional.pad(attended, (0, 0, 0, len(x) - len(attended)))
+        x = self.out.plus(attended, x)
         normed = self.between(x)
         gate = self.gate.silu(normed) if self.silu else self.act(self.gate(normed))
         return self.down.plus(self.up.times(normed, gate), x)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 FEW = range(2, 257)
+SMALL = (1, 2, 4, 8, 16, 24, 32)
 
 
 def can_pack(tensor: torch.Tensor) -> bool:
@@ -25,6 +26,14 @@ def can_pack(tensor: torch.Tensor) -> bool:
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         and (tensor.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
+
+
+def even(count: int, dtype: torch.dtype) -> int:
+    """So many tokens, or somewhat more, that oneDNN need not compile its kernels anew for every number of them: that
+    takes milliseconds. In float32 few shapes of many tokens are worth the sums that padding adds."""
+    if count <= SMALL[-1]:
+        return next(size for size in SMALL if size >= count)
+    return count if dtype == torch.float32 or count > FEW[-1] else -(-count // 32) * 32
 
 
 class Linear:
