@@ -37,7 +37,7 @@ def build(size: str) -> Path:
     from llavakit.chat.template import TEMPLATES, get_template
     from llavakit.image.square import Square
     from llavakit.model.build import resize_vocabulary
-    from llavakit.model.connector import Connector
+    from llavakit.model.connector import Perceptron
     from llavakit.model.towers import VisionTower
     from llavakit.train.backbones import train_tokenizer
 
@@ -73,7 +73,7 @@ def build(size: str) -> Path:
     with torch.no_grad():
         language.lm_head.weight[ids["eos_token_id"]] = 0  # answers have the length that is asked for
     tower = VisionTower(CLIPVisionModel(vision))
-    model = Llava(tower, Connector(width, h), language, Square(size=336))
+    model = Llava(tower, Perceptron(width, h), language, Square(size=336))
     codec = Codec(tokenizer, get_template("vicuna_v1"), model.square, tower.tokens, 2048)
     path = Path(tempfile.mkdtemp()) / size
     checkpoint.save(model, codec, path)
