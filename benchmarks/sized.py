@@ -39,7 +39,7 @@ def build(size: str) -> Path:
     from llavakit.model.build import resize_vocabulary
     from llavakit.model.connector import Perceptron
     from llavakit.model.towers import VisionTower
-    from llavakit.train.backbones import train_tokenizer
+    from llavakit.train.backbones_language import train_tokenizer
 
     (width, hidden, layers, heads), (h, intermediate, depth, attention) = SIZES[size]
     torch.manual_seed(0)

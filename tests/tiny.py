@@ -63,7 +63,7 @@ def save_language(family: str, out: Path, bos: bool = True, **sizes: int) -> Pat
     """A random language model and its tokenizer; without ``bos``, one that has neither BOS nor pad, as Qwen's."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from llavakit.train.backbones import train_tokenizer
+    from llavakit.train.backbones_language import train_tokenizer
 
     kind, more = LANGUAGES[family]
     tokenizer = train_tokenizer(TEXT * 20, 400)

@@ -17,7 +17,7 @@ def write_backbones(out: Path) -> Path:
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, LlamaConfig, LlamaForCausalLM
 
-    from llavakit.train.backbones import train_tokenizer
+    from llavakit.train.backbones_language import train_tokenizer
 
     tokenizer = train_tokenizer(TEXT * 20, 400)
     ids = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}

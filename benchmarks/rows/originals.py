@@ -21,7 +21,7 @@ from llavakit.convert.tensors import TensorFiles
 from llavakit.image.square import Square
 from llavakit.model.build import grow_tokenizer, load_tokenizer
 from llavakit.model.encode import Codec, encode
-from llavakit.train.backbones import train_tokenizer
+from llavakit.train.backbones_language import train_tokenizer
 from tests import toys
 from tests.convert import originals
 

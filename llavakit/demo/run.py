@@ -30,7 +30,7 @@ from llavakit.train.show import token_view
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-TRAIN, TEST, DOCUMENTS, ASKED = 6000, 400, 8000, 60
+TRAIN, TEST, LOOKUPS, CHATS, ASKED = 6000, 400, 2000, 1200, 60
 BENCHES = ("vqav2", "gqa", "pope", "textvqa", "scienceqa")
 ANSWER = Decoding(max_new_tokens=128)
 
@@ -50,7 +50,8 @@ def demo(out: Path, seed: int = 0) -> dict[str, Any]:
             seed,
             TRAIN,
             TEST,
-            documents=DOCUMENTS,
+            lookups=LOOKUPS,
+            chats=CHATS,
             questions_per_ingredient=ASKED,
             benchmark_questions=ASKED,
         )

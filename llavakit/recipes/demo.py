@@ -30,9 +30,9 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
         snapshot_every=200,
         backbones=Backbones(
             captions=captions,
-            texts=(f"{world}/corpus.txt",),
+            conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
             tower=Tower(steps=200, batch_size=96),
-            language=Language(steps=300, batch_tokens=2048, lr=6e-4),
+            language=Language(steps=650, batch_tokens=1200),
             seed=seed,
         ),
         stages={

@@ -30,17 +30,20 @@ class Language(Config):
     heads: int = 4
     context: int = 2048
     batch_tokens: int = 4096
-    row: int = 256
     steps: int = 300
-    lr: float = 2e-3
+    lr: float = 4e-4
 
 
 class Backbones(Config):
-    """What to pretrain, and on what: captions with images in LLaVA's format, and any number of text files (the
-    captions' own text is always part of it)."""
+    """What to pretrain, and on what: captions with images in LLaVA's format; for the language model any number of text
+    files (without conversations, also the captions' own text), then conversations of words, file by file, of which
+    only the answers are supervised."""
 
     captions: SourceSpec
     texts: tuple[str, ...] = ()
+    conversations: tuple[SourceSpec, ...] = ()
+    template: str = "vicuna_v1"
+    """Of the conversations."""
     tower: Tower = Tower()
     language: Language = Language()
     precision: Literal["float32", "bfloat16"] = "bfloat16"

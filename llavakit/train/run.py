@@ -25,7 +25,7 @@ from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.parts import count
-from llavakit.train.backbones import pretrain
+from llavakit.train.backbones import connect, pretrain
 from llavakit.train.curve import draw_curve
 from llavakit.train.optim import check, make_optimiser, prepare, set_rates
 from llavakit.train.schedule import schedule
@@ -110,6 +110,8 @@ class Run:
             self.recipe.check_room(codec.image_tokens)
             for later in self.recipe.stages.values():
                 check(model, later)
+            if self.recipe.backbones is not None:
+                connect(model, self.recipe.backbones, codec)
         codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
         model.square = codec.square
         if codec.grids is not None and model.image_newline is None:

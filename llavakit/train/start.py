@@ -8,6 +8,7 @@ initialisation", arXiv 2305.09828); everything is learned on from here.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -89,3 +90,47 @@ def _positions(side: int, width: int) -> torch.Tensor:
     rows, columns = torch.meshgrid(at, at, indexing="ij")
     angles = [axis.flatten()[:, None] * waves for axis in (columns, rows)]
     return 0.5 * torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
+
+
+@torch.no_grad()
+def start_connector(
+    connector: Any, features: torch.Tensor, captions: Sequence[Sequence[int]], embedding: torch.Tensor
+) -> None:
+    """Where a two-layer connector starts: from each patch to the words that its picture's caption is likely to have.
+
+    ``features`` float[n, N, D] of the tower; ``captions``: token ids of each picture's; ``embedding`` float[V, H] of
+    the language model. A ridge regression in closed form. Without it a patch is no word of the language model, nothing
+    that looks for a word finds it, and no gradient says which of the patches was meant.
+    """
+    bags = torch.zeros(len(captions), len(embedding))
+    for bag, ids in zip(bags, captions, strict=True):
+        bag[list(set(ids))] = 1.0
+    words = (bags - bags.mean(0)) @ embedding
+    words[:, 0] = 0.0  # the loud channel is all words' own
+    words = words.repeat_interleave(features.shape[1], 0)
+    flat = features.flatten(0, 1)
+    mean, spread = flat.mean(0), flat.std(0) + 1e-6
+    flat = (flat - mean) / spread
+    hidden = connector.linear_1.out_features
+    # The directions that say most about words, with both signs (then GELU loses nothing of them); the rest by chance.
+    _, _, told = torch.linalg.svd(_ridge(flat, words).T, full_matrices=False)
+    told = told[: hidden // 4]
+    chance = torch.randn(hidden - 2 * len(told), flat.shape[1]) / math.sqrt(flat.shape[1])
+    directions = torch.cat([told, -told, chance])
+    directions /= (flat @ directions.T).std(0)[:, None]
+    connector.linear_1.weight.copy_(directions / spread)
+    connector.linear_1.bias.copy_(-connector.linear_1.weight @ mean)
+    active = torch.nn.functional.gelu(flat @ directions.T)
+    middle = active.mean(0)
+    weight = _ridge(active - middle, words).T
+    weight *= embedding[:, 1:].std() / ((active - middle) @ weight.T)[:, 1:].std()
+    connector.linear_2.weight.copy_(weight)
+    connector.linear_2.bias.copy_(-weight @ middle)
+    connector.linear_2.bias[0] += embedding[:, 0].mean()
+
+
+def _ridge(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """``float[D, H]`` that takes centred ``inputs`` ``[n, D]`` to ``targets`` ``[n, H]``."""
+    moments = inputs.T @ inputs
+    moments += 1e-3 * moments.diagonal().mean() * torch.eye(len(moments))
+    return torch.linalg.solve(moments, inputs.T @ targets)

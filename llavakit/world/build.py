@@ -1,9 +1,10 @@
-"""Writes the whole miniature data set: pictures, LLaVA's training files, a text corpus, held-out questions, benchmarks.
+"""Writes the whole miniature data set: pictures, LLaVA's training files, conversations in words, held-out questions,
+benchmarks.
 
 ::
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
-    out/corpus.txt                       out/tune/<name>.json     stage 2, a file an ingredient
+    out/words/{lookup,chat}.json         out/tune/<name>.json     for the language model; stage 2, a file an ingredient
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
                                          out/benchmarks/<name>/   the same in the official formats
@@ -26,14 +27,15 @@ from llavakit.base.files import read_json, write_json, write_text, writing
 from llavakit.base.log import progress
 from llavakit.world.ask.table import CAPTION, INGREDIENTS, questions
 from llavakit.world.benchmarks import write_benchmarks
-from llavakit.world.corpus import document
+from llavakit.world.corpus import chat, lookup
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
 
-VERSION = 4  # of the world itself: raise it when the same arguments give other files
+VERSION = 5  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
-_CHUNK = 100  # pictures, or documents x 10, a task
+_WORDS = {"lookup": lookup, "chat": chat}
+_CHUNK = 100  # pictures, or conversations x 10, a task
 
 Summary = dict[str, Any]
 _Texts = dict[str, list[dict[str, Any]]]
@@ -47,15 +49,16 @@ def build(
     side: int = 224,
     workers: int | None = None,
     *,
-    documents: int = 20_000,
+    lookups: int = 4000,
+    chats: int = 2000,
     questions_per_ingredient: int = 120,
     benchmark_questions: int = 100,
 ) -> Summary:
     """Builds the data set in ``out`` and returns what is in it. The files do not depend on ``workers``.
 
-    ``train``, ``test``: pictures of each split; ``side``: the pictures' longest side in pixels; ``documents``: of the
-    corpus; ``workers``: processes (None: one a core). ``out`` is whole or absent. One that was built from the same
-    arguments is left as it is; raises :class:`BadRequest` when something else is there.
+    ``train``, ``test``: pictures of each split; ``side``: the pictures' longest side in pixels; ``lookups``, ``chats``:
+    conversations in words; ``workers``: processes (None: one a core). ``out`` is whole or absent. One that was built
+    from the same arguments is left as it is; raises :class:`BadRequest` when something else is there.
     """
     out = Path(out)
     arguments: dict[str, int] = {
@@ -64,7 +67,8 @@ def build(
         "train": train,
         "test": test,
         "side": side,
-        "documents": documents,
+        "lookups": lookups,
+        "chats": chats,
         "questions_per_ingredient": questions_per_ingredient,
         "benchmark_questions": benchmark_questions,
     }
@@ -92,26 +96,30 @@ def _built(out: Path, arguments: dict[str, int]) -> Summary:
 
 def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     seed, train, test, side = (arguments[name] for name in ("seed", "train", "test", "side"))
-    for name in ("images/train", "images/test", "tune", "test"):
+    for name in ("images/train", "images/test", "words", "tune", "test"):
         (folder / name).mkdir(parents=True)
     texts: _Texts = {name: [] for name in (CAPTION.name, TOLD, *INGREDIENTS)}
     summary: Summary = {"images": {"train": train, "test": test}}
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
-    pages = [(seed, *span) for span in _spans(arguments["documents"], 10 * _CHUNK)]
+    talks = [(name, seed, *span) for name in _WORDS for span in _spans(arguments[f"{name}s"], 10 * _CHUNK)]
     with _mapping(workers) as mapped, progress(total=train + test, desc="drawing the world", unit="picture") as bar:
-        drawn, told = mapped(_pictures, tasks), mapped(_pages, pages)
+        drawn, told = mapped(_pictures, tasks), mapped(_talks, talks)
         for task, part in zip(tasks, drawn, strict=True):
             bar.update(task[-1] - task[-2])
             for name, records in part.items():
                 texts[name] += records
-        write_text(folder / "corpus.txt", "".join(told))
+        said: _Texts = {name: [] for name in _WORDS}
+        for (name, *_), records in zip(talks, told, strict=True):
+            said[name] += records
+    for name, records in said.items():
+        _write_records(folder / "words" / f"{name}.json", records)
     _write_records(folder / "align.json", texts.pop(CAPTION.name))
     write_text(folder / "captions.jsonl", "".join(f"{json.dumps(record)}\n" for record in texts.pop(TOLD)))
     for name, records in texts.items():
         _write_records(folder / "tune" / f"{name}.json", records)
     summary["tune"] = {name: len(records) for name, records in texts.items()}
-    summary["documents"] = arguments["documents"]
+    summary["words"] = {name: len(records) for name, records in said.items()}
     for ingredient in (CAPTION, *INGREDIENTS.values()):
         asked = questions(
             ingredient, seed, test, arguments["questions_per_ingredient"], "images/test/{:05d}.jpg".format
@@ -154,10 +162,10 @@ def _pictures(task: tuple[Path, int, str, int, int, int]) -> _Texts:
     return texts
 
 
-def _pages(task: tuple[int, int, int]) -> str:
-    """Documents ``first`` to ``end``, an empty line after each."""
-    seed, first, end = task
-    return "".join(f"{document(seed, index)}\n\n" for index in range(first, end))
+def _talks(task: tuple[str, int, int, int]) -> list[dict[str, Any]]:
+    """Conversations ``first`` to ``end`` of a kind."""
+    name, seed, first, end = task
+    return [_WORDS[name](seed, index) for index in range(first, end)]
 
 
 def _spans(number: int, length: int) -> Iterator[tuple[int, int]]:

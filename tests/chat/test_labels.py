@@ -11,7 +11,7 @@ from llavakit.base.errors import BadRecord
 from llavakit.chat.labels import IGNORE, supervise
 from llavakit.chat.render import render
 from llavakit.chat.template import get_template
-from llavakit.train.backbones import train_tokenizer
+from llavakit.train.backbones_language import train_tokenizer
 from tests.chat.test_templates import conversations
 from tests.toys import TEXT
 

@@ -14,7 +14,7 @@ from llavakit.base.files import read_json, read_jsonl, write_json, write_text
 from llavakit.data.mixture import SourceSpec
 from llavakit.eval.benchmark import Result
 from llavakit.eval.metrics import METRICS
-from llavakit.train.backbones import Backbones
+from llavakit.train.backbones_spec import Backbones
 from llavakit.train.stage import Recipe, Stage
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
@@ -25,7 +25,7 @@ NASTY = '<script>alert("x")</script> & </style>'
 
 def make_demo(run: Path) -> Path:
     world = run / "world"
-    build(world, 0, 60, 30, workers=1, questions_per_ingredient=24, benchmark_questions=5, documents=50)
+    build(world, 0, 60, 30, workers=1, questions_per_ingredient=24, benchmark_questions=5, lookups=50, chats=50)
     recipe(world).save(run / "run.json")
     write_losses(run / "backbones" / "metrics.jsonl", {"language": (300, 7.4, 1.2), "clip": (900, 4.8, 0.4)}, ["all"])
     stages = {"align": (120, 5.1, 0.8), "tune": (420, 2.9, 0.31)}

@@ -1,5 +1,6 @@
 """Texts: every answer is derived again, from the scene and the question's own words, by code that shares nothing."""
 
+import itertools
 import re
 from collections import Counter
 
@@ -7,7 +8,7 @@ import pytest
 
 from llavakit.world.ask.facts import KINDS, draw_facts
 from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, questions
-from llavakit.world.corpus import corpus
+from llavakit.world.corpus import chat, lookup
 from llavakit.world.sample import rng_of, sample_scene
 from llavakit.world.words import COLOURS, HELD_OUT, LETTER, PATTERNS, SHAPES, SHORT, SIZES
 
@@ -198,14 +199,21 @@ def test_questions_are_as_many_as_asked_for(name):
 
 
 def test_told_scenes_answer_their_own_questions():
-    """A corpus document that asks for short answers can be answered from its own first line."""
-    documents = list(corpus(0, 300))
-    assert len(set(documents)) > 290 and all("\n\n" not in d and d.strip() == d for d in documents)
-    assert documents == list(corpus(0, 300))
-    boxes = [d for d in documents if d.splitlines()[0].endswith("]")]
-    assert len(boxes) > 30
-    for text in boxes:
-        told, asked = text.split("\nQuestion: ", 1)
-        lines = dict(line.split(" [", 1) for line in told.splitlines())
-        for phrase, box in re.findall(r"describes\. (.+)\nAnswer: \[(.+)", asked):
-            assert lines[phrase] == box
+    """What is asked for a box, or in the lookups for anything, stands in what the first turn tells."""
+    chats = [chat(0, index) for index in range(300)]
+    assert chats == [chat(0, index) for index in range(300)]
+    boxes = 0
+    for record in chats:
+        texts = [turn["value"] for turn in record["conversations"]]
+        assert all(texts) and len(texts) % 2 == 0
+        told = dict(re.findall(r"^(.+) (\[.+\])$", texts[0], re.MULTILINE))
+        for asked, answer in itertools.pairwise(texts):
+            if asked_for := re.search(r"sentence describes\. (.+)", asked):
+                assert told[asked_for[1]] == answer
+                boxes += 1
+    assert boxes > 30
+    for index in range(50):
+        first, answer, *others = [turn["value"] for turn in lookup(0, index)["conversations"]]
+        assert first.endswith(SHORT) and len(others) > 10
+        for said in (answer, *others[1::2]):
+            assert said.lower() in first.lower() or said in ("Yes", "No") or said.isdigit()

@@ -11,7 +11,15 @@ from llavakit.base.errors import BadRequest
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-SMALL = {"train": 12, "test": 8, "side": 64, "documents": 30, "questions_per_ingredient": 10, "benchmark_questions": 9}
+SMALL = {
+    "train": 12,
+    "test": 8,
+    "side": 64,
+    "lookups": 30,
+    "chats": 20,
+    "questions_per_ingredient": 10,
+    "benchmark_questions": 9,
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +53,7 @@ def test_everything_is_there(world):
         lines = [json.loads(line) for line in (out / f"test/{name}.jsonl").read_text().splitlines()]
         assert len(lines) == 10
         assert all(line["image"] is None or (out / line["image"]).is_file() for line in lines)
-    assert (out / "corpus.txt").read_text().count("\n\n") == 30
+    assert [len(json.loads((out / f"words/{name}.json").read_text())) for name in ("lookup", "chat")] == [30, 20]
     with Image.open(out / "images/train/00000.jpg") as picture:
         assert max(picture.size) == 64
 
