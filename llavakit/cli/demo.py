@@ -13,6 +13,7 @@ HELP = "the whole path in miniature, here and now"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="runs/demo", help="where everything goes (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the world and of training (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on with a demo that was interrupted")
     parser.add_argument("--json", action="store_true", help="print results.json instead of the table")
 
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     from llavakit.demo.run import demo, summary
 
     out = Path(args.out)
-    results = demo(out, args.seed)
+    results = demo(out, args.seed, args.resume)
     if args.json:
         print(json.dumps(results, indent=2))
         return

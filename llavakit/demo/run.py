@@ -35,15 +35,15 @@ BENCHES = ("vqav2", "gqa", "pope", "textvqa", "scienceqa")
 ANSWER = Decoding(max_new_tokens=128)
 
 
-def demo(out: Path, seed: int = 0) -> dict[str, Any]:
-    """Runs everything in ``out`` and returns what ``out/results.json`` holds.
+def demo(out: Path, seed: int = 0, resume: bool = False) -> dict[str, Any]:
+    """Runs everything in ``out`` and returns what ``out/results.json`` holds; with ``resume``, what is left of it.
 
-    Raises :class:`BadRequest` when ``out`` holds a demo, or anything else, already.
+    Raises :class:`BadRequest` when ``out`` holds a demo already and ``resume`` is not given, or holds anything else.
     """
     clock = Timeline()
     world = out / "world"
     recipe = demo_recipe(str(world), seed)
-    claim(recipe, out)
+    claim(recipe, out, resume)
     with clock("draw the world"):
         build(
             world,

@@ -30,9 +30,10 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
         snapshot_every=200,
         backbones=Backbones(
             captions=captions,
+            regions=SourceSpec(path=f"{world}/regions.json", images=world),
             conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
-            tower=Tower(steps=200, batch_size=96),
-            language=Language(steps=650, batch_tokens=1200),
+            tower=Tower(steps=260),
+            language=Language(steps=320, batch_tokens=2400),
             seed=seed,
         ),
         stages={

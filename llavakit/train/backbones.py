@@ -6,13 +6,16 @@ directories and loaded by the code that loads ``openai/clip-vit-large-patch14-33
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, untimed
-from llavakit.data.mixture import Mixture
+from llavakit.chat.conversation import Conversation
+from llavakit.data.mixture import Mixture, open_source
 from llavakit.image.open import open_image
 from llavakit.image.square import normalise, square
 from llavakit.model.encode import Codec
@@ -36,7 +39,18 @@ def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
             pretrain_language(spec, captions, out / "language", metrics)
     if not (out / "clip").exists():
         with clock("pretrain vision"):
-            pretrain_clip(spec, conversations, out / "language", out / "clip", metrics)
+            pretrain_clip(spec, conversations, _regions(spec, conversations), out / "language", out / "clip", metrics)
+
+
+def _regions(spec: Backbones, captioned: Sequence[Conversation]) -> list[Conversation]:
+    """``spec.regions`` in the order of ``captioned``. Raises :class:`BadRequest` when an image has none."""
+    if spec.regions is None:
+        return []
+    source = open_source("regions", spec.regions, image_first=False)
+    by_image = {str(c.images[0]): c for c in (source[i] for i in range(len(source)))}
+    if missing := [str(c.images[0]) for c in captioned if str(c.images[0]) not in by_image]:
+        raise BadRequest(f"{spec.regions.path} describes no regions of {missing[0]} and of {len(missing) - 1} more")
+    return [by_image[str(c.images[0])] for c in captioned]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A small CLIP from scratch, trained contrastively on pictures and their captions."""
+"""A small CLIP from scratch, trained contrastively on pictures and their captions, and on regions where there are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy, normalize, pad
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog, writing
@@ -17,15 +18,25 @@ from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
 from llavakit.model.quiet import quiet
 from llavakit.train.backbones_language import BOS, EOS
-from llavakit.train.backbones_spec import Backbones
+from llavakit.train.backbones_regions import Region, phrase_loss, regions_of
+from llavakit.train.backbones_spec import Backbones, Tower
 from llavakit.train.scratch import optimise
-from llavakit.train.start import start_tower
+from llavakit.train.start_tower import start_tower
+
+_WHOLE = 0.3  # weight of the whole pictures' contrast where regions are known
+_SHIFT = 0.027  # of the picture, by which it is moved at random: never out of its third
 
 
 def pretrain_clip(
-    spec: Backbones, conversations: Sequence[Conversation], language: Path, out: Path, metrics: JsonlLog
+    spec: Backbones,
+    conversations: Sequence[Conversation],
+    described: Sequence[Conversation],
+    language: Path,
+    out: Path,
+    metrics: JsonlLog,
 ) -> None:
-    from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel
+    """``conversations``: captions; ``described``: the regions of the same pictures, in the same order, or none."""
+    from transformers import AutoTokenizer, CLIPImageProcessorPil
 
     size = spec.tower
     if size.image_size % size.patch_size:
@@ -37,52 +48,32 @@ def pretrain_clip(
             [square(open_image(c.images[0].source, c.where), how) for c in progress(conversations, desc="pictures")]
         )
     )
-    captions = [c.turns[1].text for c in conversations]
     text = tokenizer(
-        [BOS + caption + EOS for caption in captions],
+        [BOS + c.turns[1].text + EOS for c in conversations],
         add_special_tokens=False,
         padding=True,
         truncation=True,
         max_length=77,
         return_tensors="pt",
     )
+    regions = [regions_of(c, tokenizer) for c in described]
     torch.manual_seed(spec.seed)
-    shared = {
-        "hidden_act": "gelu",
-        "hidden_size": size.width,
-        "intermediate_size": 4 * size.width,
-        "num_attention_heads": size.heads,
-        "projection_dim": size.width,
-    }
-    model = CLIPModel(
-        CLIPConfig(
-            text_config={
-                **shared,
-                "num_hidden_layers": 2,
-                "vocab_size": len(tokenizer),
-                "max_position_embeddings": text.input_ids.shape[1],
-                "bos_token_id": tokenizer.bos_token_id,
-                "eos_token_id": tokenizer.eos_token_id,
-                "pad_token_id": tokenizer.pad_token_id,
-            },
-            vision_config={
-                **shared,
-                "num_hidden_layers": size.layers,
-                "image_size": size.image_size,
-                "patch_size": size.patch_size,
-            },
-            projection_dim=size.width,
-        )
-    )
-    # Plain attention: at some 65 tokens torch's fused CPU kernel is slower, most of all backward.
-    model.set_attn_implementation("eager")
-    start_tower(model.vision_model.embeddings, normalise(pixels[:300], how, torch.float32))
+    model = _clip(size, tokenizer, text.input_ids.shape[1])
+    start_tower(model.vision_model, normalise(pixels[:300], how, torch.float32))
     rng = np.random.default_rng((spec.seed, 2))
 
     def loss() -> torch.Tensor:
-        chosen = torch.from_numpy(rng.choice(len(captions), min(size.batch_size, len(captions)), replace=False))
-        seen = normalise(pixels[chosen], how, torch.float32)
-        return contrast(model, seen, text.input_ids[chosen], text.attention_mask[chosen])
+        chosen = rng.choice(len(pixels), min(size.batch_size, len(pixels)), replace=False)
+        ids, mask = text.input_ids[chosen], text.attention_mask[chosen]
+        longest = int(mask.sum(1).max())
+        seen, across, down = _moved(normalise(pixels[chosen], how, torch.float32), rng)
+        vision = model.vision_model(pixel_values=seen, output_hidden_states=True)
+        whole = contrast(model, vision.pooler_output, ids[:, :longest], mask[:, :longest])
+        if not regions:
+            return whole
+        moved = [[_region_moved(region, across, down) for region in regions[i]] for i in chosen]
+        # Of the layer that LLaVA looks at; the last one is CLS's own.
+        return _WHOLE * whole + phrase_loss(model, vision.hidden_states[-2][:, 1:], moved, tokenizer.pad_token_id)
 
     optimise("clip", model, loss, size.steps, size.lr, spec.precision, metrics)
     with writing(out) as temporary, quiet():
@@ -94,26 +85,64 @@ def pretrain_clip(
         ).save_pretrained(temporary)
 
 
-def contrast(model: Any, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """CLIP's loss, and beside it one for each word: of all pictures, its own has the patch that is most like it.
+def _clip(size: Tower, tokenizer: Any, length: int) -> Any:
+    """A CLIPModel whose text side is as slight as captions of a small world allow."""
+    from transformers import CLIPConfig, CLIPModel
 
-    CLIP's own trains patches only through CLS, and a minute of that leaves little in them to look at, while LLaVA takes
-    patches. The words' is late interaction (FILIP, arXiv 2111.07783), but with a softmax a word, not a caption: so a
-    pattern is learnt even where colours would do to tell the captions apart.
-    ``pixels`` float[B, 3, S, S]; ``ids``, ``mask`` int64[B, L].
-    """
-    vision = model.vision_model(pixel_values=pixels)
-    text = model.text_model(input_ids=ids, attention_mask=mask)
-    patches = model.visual_projection(model.vision_model.post_layernorm(vision.last_hidden_state[:, 1:]))
-    owner, _ = mask.nonzero(as_tuple=True)
-    words = model.text_projection(text.last_hidden_state[mask.bool()])
-    image, caption = model.visual_projection(vision.pooler_output), model.text_projection(text.pooler_output)
-    patches, words, image, caption = (
-        torch.nn.functional.normalize(x.float(), dim=-1) for x in (patches, words, image, caption)
+    shared = {"hidden_act": "gelu", "projection_dim": size.width}
+    text = size.width * 2 // 3 // 32 * 32
+    model = CLIPModel(
+        CLIPConfig(
+            text_config={
+                **shared,
+                "hidden_size": text,
+                "intermediate_size": 4 * text,
+                "num_attention_heads": text // 32,
+                "num_hidden_layers": 1,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": length,
+                "bos_token_id": tokenizer.bos_token_id,
+                "eos_token_id": tokenizer.eos_token_id,
+                "pad_token_id": tokenizer.pad_token_id,
+            },
+            vision_config={
+                **shared,
+                "hidden_size": size.width,
+                "intermediate_size": 4 * size.width,
+                "num_attention_heads": size.heads,
+                "num_hidden_layers": size.layers,
+                "image_size": size.image_size,
+                "patch_size": size.patch_size,
+            },
+            projection_dim=size.width,
+        )
     )
-    scale = model.logit_scale.exp()
-    found = scale * torch.stack([(words @ picture.T).amax(1) for picture in patches], dim=1)  # [words, B]
-    whole = scale * caption @ image.T
+    # Plain attention: at some 65 tokens torch's fused CPU kernel is slower, most of all backward.
+    model.set_attn_implementation("eager")
+    return model
+
+
+def contrast(model: Any, pooled: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """CLIP's loss. ``pooled`` float[B, D] of the pictures; ``ids``, ``mask`` int64[B, L] of their captions."""
+    text = model.text_model(input_ids=ids, attention_mask=mask).pooler_output
+    image, caption = (
+        normalize(x.float(), dim=-1) for x in (model.visual_projection(pooled), model.text_projection(text))
+    )
+    scores = model.logit_scale.exp() * caption @ image.T
     right = torch.arange(len(ids))
-    entropy = torch.nn.functional.cross_entropy
-    return (entropy(whole, right) + entropy(whole.T, right)) / 2 + entropy(found, owner)
+    return (cross_entropy(scores, right) + cross_entropy(scores.T, right)) / 2
+
+
+def _moved(pictures: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, float, float]:
+    """Pictures ``[B, 3, S, S]`` moved together by a few pixels, and how far right and down, as shares of the side: so
+    that a tower does not learn by heart how its few pictures fall on its patches."""
+    side = pictures.shape[-1]
+    reach = int(_SHIFT * side)
+    left, top = (int(n) for n in rng.integers(0, 2 * reach + 1, 2))
+    wide = pad(pictures, (reach, reach, reach, reach), mode="replicate")
+    return wide[..., top : top + side, left : left + side], (reach - left) / side, (reach - top) / side
+
+
+def _region_moved(region: Region, across: float, down: float) -> Region:
+    x1, y1, x2, y2 = region.box
+    return Region((x1 + across, y1 + down, x2 + across, y2 + down), region.ids)

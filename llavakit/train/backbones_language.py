@@ -86,7 +86,7 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metri
     codec = Codec(tokenizer, get_template(spec.template), Square(size=spec.tower.image_size), 0, size.context)
     lessons = [[_document(text, codec) for text in texts]] if texts else []
     lessons += [[encode(conversation, codec) for conversation in talk] for talk in talks]
-    source = _batches(lessons, size.batch_tokens, codec.image_id, np.random.default_rng((spec.seed, 1)))
+    source = _batches(lessons, size.batch_tokens, size.steps, codec.image_id, np.random.default_rng((spec.seed, 1)))
 
     def loss() -> torch.Tensor:
         batch = next(source)
@@ -97,7 +97,11 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metri
                 use_cache=False,
                 segments=batch.segments,
             ).last_hidden_state[0]
-        return torch.nn.functional.cross_entropy(model.lm_head(states[batch.predict]).float(), batch.targets)
+        losses = torch.nn.functional.cross_entropy(
+            model.lm_head(states[batch.predict]).float(), batch.targets, reduction="none"
+        )
+        weights = _by_answer(batch.predict)
+        return (losses * weights).sum() / weights.sum()
 
     tokens = sum(len(example) for lesson in lessons for example in lesson)
     log.info(f"language: {tokens:,} tokens of {sum(map(len, lessons)):,} texts, {len(tokenizer)} words")
@@ -120,18 +124,36 @@ def _document(text: str, codec: Codec) -> Example:
     return Example(tokens, tokens.copy(), np.empty((0, 3, 1, 1), dtype=np.uint8))
 
 
+def _by_answer(predict: torch.Tensor) -> torch.Tensor:
+    """Weights of supervised positions ``int64[S]`` by which a long answer counts as much as a short one: else
+    descriptions, most of whose words can be foretold, drown what must be looked up."""
+    _, answer, length = torch.unique_consecutive(
+        predict - torch.arange(len(predict)), return_inverse=True, return_counts=True
+    )
+    return 1 / length[answer]
+
+
 def _batches(
-    lessons: Sequence[Sequence[Example]], tokens: int, image_id: int, rng: np.random.Generator
+    lessons: Sequence[Sequence[Example]], tokens: int, steps: int, image_id: int, rng: np.random.Generator
 ) -> Iterator[Batch]:
-    """One lesson after the other, each in random order, and again from the first; about ``tokens`` at a time."""
-    while True:
+    """``steps`` batches of about ``tokens``. Lesson k of n begins after k/n of them, and from then on half of what is
+    left to choose is its own: later lessons do not let earlier ones be forgotten. Each goes round in random order."""
+    streams = [_round_and_round(lesson, rng) for lesson in lessons]
+    for step in range(steps):
+        begun = step * len(lessons) // steps
         row: list[Example] = []
-        for lesson in lessons:
-            for index in rng.permutation(len(lesson)):
-                row.append(lesson[index])
-                if sum(map(len, row)) >= tokens:
-                    yield collate(row, image_id)
-                    row = []
+        while sum(map(len, row)) < tokens:
+            lesson = begun
+            while lesson and rng.random() < 0.5:
+                lesson -= 1
+            row.append(next(streams[lesson]))
+        yield collate(row, image_id)
+
+
+def _round_and_round(lesson: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:
+    while True:
+        for index in rng.permutation(len(lesson)):
+            yield lesson[index]
 
 
 def _documents(path: Path) -> list[str]:

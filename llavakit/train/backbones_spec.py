@@ -15,8 +15,8 @@ class Tower(Config):
     patch_size: int = 14
     width: int = 192
     layers: int = 4
-    heads: int = 4
-    batch_size: int = 128
+    heads: int = 8
+    batch_size: int = 96
     steps: int = 300
     lr: float = 1e-3
 
@@ -35,11 +35,13 @@ class Language(Config):
 
 
 class Backbones(Config):
-    """What to pretrain, and on what: captions with images in LLaVA's format; for the language model any number of text
-    files (without conversations, also the captions' own text), then conversations of words, file by file, of which
-    only the answers are supervised."""
+    """What to pretrain, and on what: captions with images in LLaVA's format, and descriptions of the regions of those
+    same images, where there are any; for the language model any number of text files (without conversations, also the
+    captions' own text), then conversations of words, of which only the answers are supervised. A file joins those
+    before it when its share of the steps begins."""
 
     captions: SourceSpec
+    regions: SourceSpec | None = None
     texts: tuple[str, ...] = ()
     conversations: tuple[SourceSpec, ...] = ()
     template: str = "vicuna_v1"

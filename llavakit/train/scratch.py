@@ -10,7 +10,6 @@ import torch
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import log, progress
 from llavakit.train.optim import muon, set_rates
-from llavakit.train.schedule import schedule
 
 
 def optimise(
@@ -22,13 +21,14 @@ def optimise(
     precision: str,
     metrics: JsonlLog,
 ) -> None:
-    """Muon for the matrices inside the layers, AdamW for the rest; linear warm-up and cosine, clip 1.0."""
+    """Muon for the matrices inside the layers, AdamW for the rest; clip 1.0. The rate rises over 5 % of the steps,
+    holds, and falls to 0 over the last half: what comes late in the lessons is learnt at the full rate, too."""
     optimiser = muon(model, lr, weight_decay=0.01)
     model.train()
     bar = progress(total=steps, desc=name, unit="step")
     start = time.perf_counter()
     for step in range(steps):
-        rate = set_rates(optimiser, schedule(step, steps, 0.05))["all"]
+        rate = set_rates(optimiser, min(1.0, (step + 1) / (0.05 * steps), 2 * (1 - step / steps)))["all"]
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             loss = loss_of_next()

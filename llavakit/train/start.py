@@ -59,40 +59,6 @@ def start_language(model: Any) -> None:
 
 
 @torch.no_grad()
-def start_tower(embeddings: Any, pictures: torch.Tensor) -> None:
-    """Where the tower's first layer starts: places it can tell apart, and patches by their principal components.
-
-    ``pictures`` float[n, 3, S, S]. Components are whitened, each with both signs, so that fine detail is as loud as
-    mean colour; random filters hear little else.
-    """
-    patch, width = embeddings.patch_size, embeddings.embed_dim
-    side = pictures.shape[-1] // patch
-    embeddings.position_embedding.weight[1:] = _positions(side, width)
-    patches = (
-        pictures.unfold(2, patch, patch).unfold(3, patch, patch).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
-    )
-    centred = patches - patches.mean(0)
-    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    kept = min(width // 2, len(values))
-    components = vectors[:, -kept:] / (values[-kept:] + 1e-3 * values[-1]).sqrt()
-    filters = 0.3 * torch.cat([components, -components], dim=1).T
-    embeddings.patch_embedding.weight[: 2 * kept] = filters.view(-1, 3, patch, patch)
-
-
-def _positions(side: int, width: int) -> torch.Tensor:
-    """Sines and cosines of a patch's column and row, ``[side * side, width]``, to begin with.
-
-    CLIP's own start, noise of 0.02, is lost beside the pixels: for hundreds of steps the tower cannot tell where
-    anything is, and so learns neither places nor shapes. The table is learned on from here.
-    """
-    waves = torch.logspace(0, math.log10(side), width // 4) * math.pi / (2 * side)
-    at = torch.arange(side, dtype=torch.float32)
-    rows, columns = torch.meshgrid(at, at, indexing="ij")
-    angles = [axis.flatten()[:, None] * waves for axis in (columns, rows)]
-    return 0.5 * torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1)
-
-
-@torch.no_grad()
 def start_connector(
     connector: Any, features: torch.Tensor, captions: Sequence[Sequence[int]], embedding: torch.Tensor
 ) -> None:

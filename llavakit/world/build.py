@@ -5,6 +5,7 @@ benchmarks.
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
     out/words/{lookup,chat}.json         out/tune/<name>.json     for the language model; stage 2, a file an ingredient
+    out/regions.json                     every item's box and phrase, for the vision tower
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
                                          out/benchmarks/<name>/   the same in the official formats
@@ -25,15 +26,16 @@ from typing import Any
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, write_text, writing
 from llavakit.base.log import progress
-from llavakit.world.ask.table import CAPTION, INGREDIENTS, questions
+from llavakit.world.ask.table import CAPTION, INGREDIENTS, REGIONS, questions
 from llavakit.world.benchmarks import write_benchmarks
 from llavakit.world.corpus import chat, lookup
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
 
-VERSION = 5  # of the world itself: raise it when the same arguments give other files
+VERSION = 6  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
+_WRITTEN = (CAPTION, REGIONS, *INGREDIENTS.values())
 _WORDS = {"lookup": lookup, "chat": chat}
 _CHUNK = 100  # pictures, or conversations x 10, a task
 
@@ -98,7 +100,7 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     seed, train, test, side = (arguments[name] for name in ("seed", "train", "test", "side"))
     for name in ("images/train", "images/test", "words", "tune", "test"):
         (folder / name).mkdir(parents=True)
-    texts: _Texts = {name: [] for name in (CAPTION.name, TOLD, *INGREDIENTS)}
+    texts: _Texts = {name: [] for name in (TOLD, *(one.name for one in _WRITTEN))}
     summary: Summary = {"images": {"train": train, "test": test}}
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
@@ -115,6 +117,7 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     for name, records in said.items():
         _write_records(folder / "words" / f"{name}.json", records)
     _write_records(folder / "align.json", texts.pop(CAPTION.name))
+    _write_records(folder / "regions.json", texts.pop(REGIONS.name))
     write_text(folder / "captions.jsonl", "".join(f"{json.dumps(record)}\n" for record in texts.pop(TOLD)))
     for name, records in texts.items():
         _write_records(folder / "tune" / f"{name}.json", records)
@@ -148,7 +151,7 @@ def _mapping(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
 def _pictures(task: tuple[Path, int, str, int, int, int]) -> _Texts:
     """Draws the pictures ``first`` to ``end`` of a split; for training, writes their texts too."""
     folder, seed, split, side, first, end = task
-    texts: _Texts = {name: [] for name in (CAPTION.name, TOLD, *INGREDIENTS)} if split == "train" else {}
+    texts: _Texts = {name: [] for name in (TOLD, *(one.name for one in _WRITTEN))} if split == "train" else {}
     for index in range(first, end):
         scene = sample_scene(seed, index, split)
         path = f"images/{split}/{index:05d}.jpg"
@@ -156,7 +159,7 @@ def _pictures(task: tuple[Path, int, str, int, int, int]) -> _Texts:
         draw(scene, side).save(folder / path, quality=92, subsampling=0)
         if split == "train":
             texts[TOLD].append(told(scene, f"{index:05d}", path))
-            for ingredient in (CAPTION, *INGREDIENTS.values()):
+            for ingredient in _WRITTEN:
                 if ingredient.chosen(seed, index):
                     texts[ingredient.name] += ingredient.records(seed, index, split, path, scene)
     return texts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from llavakit.world.ask.exchange import Dialogue, Exchange
 from llavakit.world.ask.facts import Pairs
-from llavakit.world.ask.phrase import capital, full
+from llavakit.world.ask.phrase import at, capital, full
 from llavakit.world.scene import Box, Item, Scene, Thing
 from llavakit.world.words import BOX, REGION
 
@@ -22,6 +24,12 @@ def region(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> list[Dialogu
     """One conversation over some of the items, each asked one way or the other at random."""
     items = [scene.items[int(i)] for i in rng.permutation(len(scene.items))[:_MOST]]
     return [[_exchange(scene, item, to_box=bool(rng.random() < 0.5)) for item in items]]
+
+
+def described(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> list[Dialogue]:
+    """Every item, asked for by its box, as Visual Genome describes a picture's regions: its phrase and its place."""
+    told = [(_exchange(scene, item, to_box=False), at(item.place)) for item in scene.items]
+    return [[replace(exchange, reply=f"{exchange.reply} {place}") for exchange, place in told]]
 
 
 def _exchange(scene: Scene, item: Item, to_box: bool) -> Exchange:

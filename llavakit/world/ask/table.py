@@ -15,7 +15,7 @@ from llavakit.world.ask.exchange import Dialogue, Exchange
 from llavakit.world.ask.facts import Pairs, draw_facts
 from llavakit.world.ask.printed import printed
 from llavakit.world.ask.reason import reasoning
-from llavakit.world.ask.region import region
+from llavakit.world.ask.region import described, region
 from llavakit.world.ask.talk import talk
 from llavakit.world.sample import rng_of, sample_scene
 from llavakit.world.scene import Scene
@@ -90,6 +90,7 @@ class Ingredient:
 
 
 CAPTION = Ingredient("caption", "558K captions of stage 1", caption, 1.0, image_last=True)
+REGIONS = Ingredient("regions", "region descriptions, for the vision tower", described, 1.0)
 
 INGREDIENTS: dict[str, Ingredient] = {
     ingredient.name: ingredient
