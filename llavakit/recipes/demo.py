@@ -32,8 +32,9 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             captions=captions,
             regions=SourceSpec(path=f"{world}/regions.json", images=world),
             conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
+            told=SourceSpec(path=f"{world}/words/regions.json"),
             tower=Tower(steps=260),
-            language=Language(steps=320, batch_tokens=2400),
+            language=Language(steps=280, batch_tokens=4000),
             seed=seed,
         ),
         stages={

@@ -6,24 +6,23 @@ directories and loaded by the code that loads ``openai/clip-vit-large-patch14-33
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, untimed
-from llavakit.chat.conversation import Conversation
-from llavakit.data.mixture import Mixture, open_source
+from llavakit.data.mixture import Mixture
 from llavakit.image.open import open_image
 from llavakit.image.square import normalise, square
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.train.backbones_clip import pretrain_clip
 from llavakit.train.backbones_language import pretrain_language
+from llavakit.train.backbones_regions import described, regions_for
 from llavakit.train.backbones_spec import Backbones
 from llavakit.train.start import start_connector
+from llavakit.train.told import words_by_patch
 
 _STARTED_ON = 1500  # captions
 
@@ -39,32 +38,28 @@ def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
             pretrain_language(spec, captions, out / "language", metrics)
     if not (out / "clip").exists():
         with clock("pretrain vision"):
-            pretrain_clip(spec, conversations, _regions(spec, conversations), out / "language", out / "clip", metrics)
-
-
-def _regions(spec: Backbones, captioned: Sequence[Conversation]) -> list[Conversation]:
-    """``spec.regions`` in the order of ``captioned``. Raises :class:`BadRequest` when an image has none."""
-    if spec.regions is None:
-        return []
-    source = open_source("regions", spec.regions, image_first=False)
-    by_image = {str(c.images[0]): c for c in (source[i] for i in range(len(source)))}
-    if missing := [str(c.images[0]) for c in captioned if str(c.images[0]) not in by_image]:
-        raise BadRequest(f"{spec.regions.path} describes no regions of {missing[0]} and of {len(missing) - 1} more")
-    return [by_image[str(c.images[0])] for c in captioned]
+            pretrain_clip(spec, conversations, out / "language", out / "clip", metrics)
 
 
 @torch.no_grad()
 def connect(model: Llava, spec: Backbones, codec: Codec) -> None:
-    """Gives a two-layer connector between backbones that are minutes old a start from some of the captions; any other
-    connector keeps its own."""
+    """Gives a two-layer connector between backbones that are minutes old a start from some of the captions, or better
+    from regions; any other connector keeps its own."""
     if model.multi_modal_projector.kind != "mlp2x_gelu":
         return
     mixture = Mixture.of({"captions": spec.captions.evolve(cap=_STARTED_ON)}, image_first=False, seed=spec.seed)
-    features, captions = [], []
+    known = described(spec.regions, codec.tokenizer) if spec.regions is not None else None
+    features, words = [], []
+    embedding = model.language_model.get_input_embeddings().weight
+    side = codec.side
     for record in range(len(mixture)):
         conversation = mixture.at(0, record)
         picture = square(open_image(conversation.images[0].source, conversation.where), model.square)
-        features.append(model.vision_tower(normalise(torch.from_numpy(picture)[None], model.square, torch.float32)))
-        captions.append(codec.tokenizer(conversation.turns[1].text, add_special_tokens=False).input_ids)
-    embedding = model.language_model.get_input_embeddings().weight
-    start_connector(model.multi_modal_projector, torch.cat(features), captions, embedding)
+        features.append(model.vision_tower(normalise(torch.from_numpy(picture)[None], model.square, torch.float32))[0])
+        if spec.regions is not None and known is not None:
+            bags = words_by_patch(regions_for(conversation, known, spec.regions), side, len(embedding))
+        else:
+            bags = torch.zeros(side * side, len(embedding))
+            bags[:, codec.tokenizer(conversation.turns[1].text, add_special_tokens=False).input_ids] = 1.0
+        words.append(bags @ embedding)
+    start_connector(model.multi_modal_projector, torch.cat(features), torch.cat(words), embedding)

@@ -18,7 +18,7 @@ from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
 from llavakit.model.quiet import quiet
 from llavakit.train.backbones_language import BOS, EOS
-from llavakit.train.backbones_regions import Region, phrase_loss, regions_of
+from llavakit.train.backbones_regions import Region, described, phrase_loss, regions_for
 from llavakit.train.backbones_spec import Backbones, Tower
 from llavakit.train.scratch import optimise
 from llavakit.train.start_tower import start_tower
@@ -28,14 +28,8 @@ _SHIFT = 0.027  # of the picture, by which it is moved at random: never out of i
 
 
 def pretrain_clip(
-    spec: Backbones,
-    conversations: Sequence[Conversation],
-    described: Sequence[Conversation],
-    language: Path,
-    out: Path,
-    metrics: JsonlLog,
+    spec: Backbones, conversations: Sequence[Conversation], language: Path, out: Path, metrics: JsonlLog
 ) -> None:
-    """``conversations``: captions; ``described``: the regions of the same pictures, in the same order, or none."""
     from transformers import AutoTokenizer, CLIPImageProcessorPil
 
     size = spec.tower
@@ -56,7 +50,10 @@ def pretrain_clip(
         max_length=77,
         return_tensors="pt",
     )
-    regions = [regions_of(c, tokenizer) for c in described]
+    regions: list[list[Region]] = []
+    if spec.regions is not None:
+        known = described(spec.regions, tokenizer)
+        regions = [regions_for(c, known, spec.regions) for c in conversations]
     torch.manual_seed(spec.seed)
     model = _clip(size, tokenizer, text.input_ids.shape[1])
     start_tower(model.vision_model, normalise(pixels[:300], how, torch.float32))

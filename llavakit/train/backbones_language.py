@@ -1,18 +1,20 @@
-"""A small Llama-architecture language model and its tokenizer, from scratch: texts, then conversations in words."""
+"""A small Llama-architecture language model and its tokenizer, from scratch: texts, then conversations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-from llavakit.base.errors import BadRequest
+from llavakit.base.errors import BadRecord, BadRequest
 from llavakit.base.files import JsonlLog, writing
 from llavakit.base.log import log
-from llavakit.chat.conversation import Conversation
+from llavakit.chat.conversation import Conversation, ImageRef
 from llavakit.chat.template import TEMPLATES, get_template
 from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture, SourceSpec
@@ -20,11 +22,12 @@ from llavakit.image.square import Square
 from llavakit.model.attention import packed
 from llavakit.model.build import grow_tokenizer
 from llavakit.model.encode import Codec, Example, encode
-from llavakit.model.llava import Batch
 from llavakit.model.quiet import quiet
+from llavakit.train.backbones_regions import Region, described, regions_for
 from llavakit.train.backbones_spec import Backbones
 from llavakit.train.scratch import optimise
 from llavakit.train.start import start_language
+from llavakit.train.told import told_picture
 
 BOS, EOS, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 
@@ -83,16 +86,25 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metri
         )
     )
     start_language(model)
-    codec = Codec(tokenizer, get_template(spec.template), Square(size=spec.tower.image_size), 0, size.context)
+    side = spec.tower.image_size // spec.tower.patch_size
+    # A told picture has as many patches as the tower will give; of pixels it has one, which nobody looks at.
+    codec = Codec(tokenizer, get_template(spec.template), Square(size=1), side * side, size.context)
     lessons = [[_document(text, codec) for text in texts]] if texts else []
-    lessons += [[encode(conversation, codec) for conversation in talk] for talk in talks]
-    source = _batches(lessons, size.batch_tokens, size.steps, codec.image_id, np.random.default_rng((spec.seed, 1)))
+    lessons += [[encode(_without_pixels(c), codec) for c in talk] for talk in talks]
+    pictures = _told(spec, [c for talk in talks for c in talk if c.images], tokenizer)
+    rows = _rows(lessons, size.batch_tokens, size.steps, np.random.default_rng((spec.seed, 1)))
 
     def loss() -> torch.Tensor:
-        batch = next(source)
+        row = next(rows)
+        batch = collate(row, codec.image_id)
+        table: Any = model.get_input_embeddings()
+        embeddings = table(batch.ids)
+        seen = [told_picture(pictures[e.source], side, table.weight) for e in row if e.source in pictures]
+        if seen:
+            embeddings = embeddings.index_copy(0, batch.image_at, torch.cat(seen).to(embeddings.dtype))
         with packed(model):
             states = model.model(
-                input_ids=batch.ids[None],
+                inputs_embeds=embeddings[None],
                 position_ids=batch.positions[None],
                 use_cache=False,
                 segments=batch.segments,
@@ -116,6 +128,22 @@ def _conversations(spec: SourceSpec) -> Iterator[Conversation]:
     return (mixture.at(int(source), int(record)) for source, record in mixture.order(0))
 
 
+def _without_pixels(conversation: Conversation) -> Conversation:
+    return replace(conversation, images=(ImageRef(Image.new("RGB", (1, 1))),) * len(conversation.images))
+
+
+def _told(spec: Backbones, pictured: Sequence[Conversation], tokenizer: Any) -> dict[str, list[Region]]:
+    """The regions of each conversation's picture, by the conversation's source."""
+    if not pictured:
+        return {}
+    if spec.told is None:
+        raise BadRequest(f"backbones.told: {pictured[0].where} has a picture, and nothing tells what it shows")
+    known = described(spec.told, tokenizer)
+    if several := [c for c in pictured if len(c.images) > 1]:
+        raise BadRecord("has more than one picture; one can be told", several[0].where)
+    return {c.source: regions_for(c, known, spec.told) for c in pictured}
+
+
 def _document(text: str, codec: Codec) -> Example:
     """A text of which every token is to be learnt; cut at the context."""
     tokenizer = codec.tokenizer
@@ -133,11 +161,11 @@ def _by_answer(predict: torch.Tensor) -> torch.Tensor:
     return 1 / length[answer]
 
 
-def _batches(
-    lessons: Sequence[Sequence[Example]], tokens: int, steps: int, image_id: int, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """``steps`` batches of about ``tokens``. Lesson k of n begins after k/n of them, and from then on half of what is
-    left to choose is its own: later lessons do not let earlier ones be forgotten. Each goes round in random order."""
+def _rows(
+    lessons: Sequence[Sequence[Example]], tokens: int, steps: int, rng: np.random.Generator
+) -> Iterator[list[Example]]:
+    """``steps`` rows of about ``tokens``. Lesson k of n begins after k/n of them, and from then on half of what is left
+    to choose is its own: later lessons do not let earlier ones be forgotten. Each goes round in random order."""
     streams = [_round_and_round(lesson, rng) for lesson in lessons]
     for step in range(steps):
         begun = step * len(lessons) // steps
@@ -147,7 +175,7 @@ def _batches(
             while lesson and rng.random() < 0.5:
                 lesson -= 1
             row.append(next(streams[lesson]))
-        yield collate(row, image_id)
+        yield row
 
 
 def _round_and_round(lesson: Sequence[Example], rng: np.random.Generator) -> Iterator[Example]:

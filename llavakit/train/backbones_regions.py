@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from llavakit.base.errors import BadRecord
 from llavakit.chat.conversation import Conversation
+from llavakit.data.mixture import SourceSpec, open_source
 
 _NUMBER = r"\s*(\d*\.?\d+)\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
@@ -29,6 +30,21 @@ class Region:
 
     box: tuple[float, float, float, float]
     ids: list[int]
+
+
+def described(spec: SourceSpec, tokenizer: Any) -> dict[str, list[Region]]:
+    """The regions of each image that ``spec`` describes, by its path."""
+    source = open_source("regions", spec, image_first=False)
+    records = [source[index] for index in range(len(source))]
+    return {str(record.images[0]): regions_of(record, tokenizer) for record in records}
+
+
+def regions_for(conversation: Conversation, known: dict[str, list[Region]], spec: SourceSpec) -> list[Region]:
+    """Those of a conversation's image. Raises :class:`BadRecord` when there are none."""
+    image = str(conversation.images[0])
+    if image not in known:
+        raise BadRecord(f"{spec.path} describes no regions of {image}", conversation.where)
+    return known[image]
 
 
 def regions_of(conversation: Conversation, tokenizer: Any) -> list[Region]:
@@ -54,11 +70,9 @@ def phrase_loss(model: Any, patches: torch.Tensor, pictures: Sequence[Sequence[R
     """
     side = round(patches.shape[1] ** 0.5)
     regions = [(picture, region) for picture, all_ in enumerate(pictures) for region in all_]
-    cells = [_cells(region.box, side) for _, region in regions]
-    at = torch.tensor(
-        [picture * side * side + c for (picture, _), inside in zip(regions, cells, strict=True) for c in inside]
-    )
-    counts = torch.tensor([len(inside) for inside in cells])
+    inside = [cells(region.box, side) for _, region in regions]
+    at = torch.tensor([p * side * side + cell for (p, _), found in zip(regions, inside, strict=True) for cell in found])
+    counts = torch.tensor([len(found) for found in inside])
     length = max(len(region.ids) for _, region in regions)
     ids = torch.full((len(regions), length), pad_id)
     for row, (_, region) in zip(ids, regions, strict=True):
@@ -81,7 +95,7 @@ def phrase_loss(model: Any, patches: torch.Tensor, pictures: Sequence[Sequence[R
     return (losses * weight).sum() / len(regions)
 
 
-def _cells(box: tuple[float, float, float, float], side: int) -> list[int]:
+def cells(box: tuple[float, float, float, float], side: int) -> list[int]:
     """Patches whose centres lie in the box, row-major; the one at its centre where none does."""
     x1, y1, x2, y2 = box
     columns, rows = _within(x1, x2, side), _within(y1, y2, side)

@@ -37,13 +37,15 @@ class Language(Config):
 class Backbones(Config):
     """What to pretrain, and on what: captions with images in LLaVA's format, and descriptions of the regions of those
     same images, where there are any; for the language model any number of text files (without conversations, also the
-    captions' own text), then conversations of words, of which only the answers are supervised. A file joins those
-    before it when its share of the steps begins."""
+    captions' own text), then conversations, of which only the answers are supervised. A file joins those before it
+    when its share of the steps begins. Of a picture in them the language model sees what ``told`` says about its
+    regions."""
 
     captions: SourceSpec
     regions: SourceSpec | None = None
     texts: tuple[str, ...] = ()
     conversations: tuple[SourceSpec, ...] = ()
+    told: SourceSpec | None = None
     template: str = "vicuna_v1"
     """Of the conversations."""
     tower: Tower = Tower()

@@ -8,7 +8,6 @@ initialisation", arXiv 2305.09828); everything is learned on from here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,24 +58,19 @@ def start_language(model: Any) -> None:
 
 
 @torch.no_grad()
-def start_connector(
-    connector: Any, features: torch.Tensor, captions: Sequence[Sequence[int]], embedding: torch.Tensor
-) -> None:
-    """Where a two-layer connector starts: from each patch to the words that its picture's caption is likely to have.
+def start_connector(connector: Any, features: torch.Tensor, words: torch.Tensor, embedding: torch.Tensor) -> None:
+    """Where a two-layer connector starts: from each patch to the words for what is there.
 
-    ``features`` float[n, N, D] of the tower; ``captions``: token ids of each picture's; ``embedding`` float[V, H] of
-    the language model. A ridge regression in closed form. Without it a patch is no word of the language model, nothing
-    that looks for a word finds it, and no gradient says which of the patches was meant.
+    ``features`` float[n, D] of the tower's patches; ``words`` float[n, H]: the sum of the embeddings of each patch's
+    words, or of its picture's caption; ``embedding`` float[V, H] of the language model. A ridge regression in closed
+    form. Without it a patch is no word of the language model, nothing that looks for a word finds it, and no gradient
+    says which of the patches was meant.
     """
-    bags = torch.zeros(len(captions), len(embedding))
-    for bag, ids in zip(bags, captions, strict=True):
-        bag[list(set(ids))] = 1.0
-    words = (bags - bags.mean(0)) @ embedding
+    usual = words.mean(0)
+    words = words - usual
     words[:, 0] = 0.0  # the loud channel is all words' own
-    words = words.repeat_interleave(features.shape[1], 0)
-    flat = features.flatten(0, 1)
-    mean, spread = flat.mean(0), flat.std(0) + 1e-6
-    flat = (flat - mean) / spread
+    mean, spread = features.mean(0), features.std(0) + 1e-6
+    flat = (features - mean) / spread
     hidden = connector.linear_1.out_features
     # The directions that say most about words, with both signs (then GELU loses nothing of them); the rest by chance.
     _, _, told = torch.linalg.svd(_ridge(flat, words).T, full_matrices=False)
@@ -89,10 +83,9 @@ def start_connector(
     active = torch.nn.functional.gelu(flat @ directions.T)
     middle = active.mean(0)
     weight = _ridge(active - middle, words).T
-    weight *= embedding[:, 1:].std() / ((active - middle) @ weight.T)[:, 1:].std()
     connector.linear_2.weight.copy_(weight)
-    connector.linear_2.bias.copy_(-weight @ middle)
-    connector.linear_2.bias[0] += embedding[:, 0].mean()
+    connector.linear_2.bias.copy_(usual - weight @ middle)
+    connector.linear_2.bias[0] = embedding[:, 0].mean()
 
 
 def _ridge(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ benchmarks.
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
     out/words/{lookup,chat}.json         out/tune/<name>.json     for the language model; stage 2, a file an ingredient
+    out/words/regions.json               what the pictures that lookup.json speaks of would show; they are not drawn
     out/regions.json                     every item's box and phrase, for the vision tower
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
@@ -28,7 +29,7 @@ from llavakit.base.files import read_json, write_json, write_text, writing
 from llavakit.base.log import progress
 from llavakit.world.ask.table import CAPTION, INGREDIENTS, REGIONS, questions
 from llavakit.world.benchmarks import write_benchmarks
-from llavakit.world.corpus import chat, lookup
+from llavakit.world.corpus import chat, lookup, regions
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
@@ -36,7 +37,7 @@ from llavakit.world.told import told
 VERSION = 6  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
 _WRITTEN = (CAPTION, REGIONS, *INGREDIENTS.values())
-_WORDS = {"lookup": lookup, "chat": chat}
+_WORDS = {"lookup": lookup, "chat": chat, "regions": regions}
 _CHUNK = 100  # pictures, or conversations x 10, a task
 
 Summary = dict[str, Any]
@@ -104,7 +105,8 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     summary: Summary = {"images": {"train": train, "test": test}}
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
-    talks = [(name, seed, *span) for name in _WORDS for span in _spans(arguments[f"{name}s"], 10 * _CHUNK)]
+    numbers = {"lookup": arguments["lookups"], "chat": arguments["chats"], "regions": arguments["lookups"]}
+    talks = [(name, seed, *span) for name, number in numbers.items() for span in _spans(number, 10 * _CHUNK)]
     with _mapping(workers) as mapped, progress(total=train + test, desc="drawing the world", unit="picture") as bar:
         drawn, told = mapped(_pictures, tasks), mapped(_talks, talks)
         for task, part in zip(tasks, drawn, strict=True):

@@ -1,9 +1,9 @@
-"""Words for the language model: conversations about scenes that are told.
+"""Words for the language model: conversations about scenes that are told, never drawn.
 
 It learns the world's language from them, and to look things up in what stands before: first from :func:`lookup`, many
-short questions about one telling, until it can; then from :func:`chat`, all else that is asked. (The other way round
-long answers drown the short ones, and look-up does not form.) No pictures: these scenes (split "words") are free to
-name held-out combinations, which nothing about a picture in training does.
+short questions about one scene, until it can; then also from :func:`chat`, all else that is asked. (The other way round
+long answers drown the short ones, and look-up does not form.) The scene is told as the regions of a picture, or in a
+sentence. These scenes (split "words") are free to name held-out combinations, which no picture in training shows.
 """
 
 from __future__ import annotations
@@ -17,18 +17,31 @@ from llavakit.world.ask.exchange import Dialogue
 from llavakit.world.ask.facts import draw_facts
 from llavakit.world.ask.phrase import capital, full, pick
 from llavakit.world.ask.region import box_text, region
-from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS
+from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, REGIONS
 from llavakit.world.sample import rng_of, sample_scene
 from llavakit.world.scene import Scene
 
-_LOOKUPS = 16
+_LOOKUPS = 14
 
 
 def lookup(seed: int, index: int) -> dict[str, Any]:
-    """Conversation ``index`` of short questions, a record of LLaVA's JSON format."""
+    """Conversation ``index`` of short questions, a record of LLaVA's JSON format; half end with a description."""
     scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, "lookup")
     first, *others = [fact.exchange() for fact in draw_facts(scene, rng, ALL_PAIRS, _LOOKUPS)]
-    return _record(f"lookup-{index:05d}", _telling(scene, rng), [first.short(), *others])
+    if rng.random() < 0.5:
+        others += pick(rng, (CAPTION, INGREDIENTS["detail"])).make(scene, rng, ALL_PAIRS)[0]
+    return _record(f"lookup-{index:05d}", "<image>", [first.short(), *others]) | {"image": picture(index)}
+
+
+def regions(seed: int, index: int) -> dict[str, Any]:
+    """What the picture of :func:`lookup` ``index`` would show: its regions, a record of LLaVA's JSON format."""
+    (record,) = REGIONS.records(seed, index, "words", picture(index), sample_scene(seed, index, "words"))
+    return record
+
+
+def picture(index: int) -> str:
+    """The name of a picture that is told and not drawn."""
+    return f"told/{index:05d}"
 
 
 def chat(seed: int, index: int) -> dict[str, Any]:

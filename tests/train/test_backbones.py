@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,13 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from llavakit.base.errors import BadRecord
+from llavakit.base.errors import BadRecord, BadRequest
+from llavakit.base.files import JsonlLog
 from llavakit.chat.conversation import Conversation, Turn
+from llavakit.data.mixture import SourceSpec
 from llavakit.model.encode import Example
 from llavakit.train.backbones_clip import _moved, _region_moved
-from llavakit.train.backbones_language import _batches, _by_answer
-from llavakit.train.backbones_regions import Region, _cells, regions_of
+from llavakit.train.backbones_language import _by_answer, _rows, pretrain_language
+from llavakit.train.backbones_regions import Region, cells, regions_of
+from llavakit.train.backbones_spec import Backbones, Language
 from llavakit.train.start_tower import start_tower
+from llavakit.train.told import told_picture
 from tests import toys
 
 
@@ -50,8 +56,8 @@ shares = st.floats(0, 1)
 
 @given(shares, shares, shares, shares, st.integers(1, 24))
 def test_a_region_has_patches_within_the_picture(x: float, y: float, width: float, height: float, side: int) -> None:
-    cells = _cells((x, y, min(1, x + width), min(1, y + height)), side)
-    assert cells and len(set(cells)) == len(cells) and all(0 <= cell < side * side for cell in cells)
+    found = cells((x, y, min(1, x + width), min(1, y + height)), side)
+    assert found and len(set(found)) == len(found) and all(0 <= cell < side * side for cell in found)
 
 
 def test_boxes_move_with_the_picture() -> None:
@@ -76,6 +82,36 @@ def test_a_lesson_begins_when_its_share_of_the_steps_does() -> None:
         return Example(ids, ids.copy(), np.empty((0, 3, 1, 1), dtype=np.uint8))
 
     lessons = [[example(5)] * 3, [example(6)] * 3]
-    rows = [set(batch.ids.tolist()) for batch in _batches(lessons, 80, 10, 99, np.random.default_rng(0))]
+    rows = [{int(e.ids[0]) for e in row} for row in _rows(lessons, 80, 10, np.random.default_rng(0))]
     assert len(rows) == 10 and all(row == {5} for row in rows[:5])
     assert all(6 in row for row in rows[5:]) and any(5 in row for row in rows[5:])
+
+
+def test_a_told_picture_says_what_lies_where() -> None:
+    torch.manual_seed(0)
+    embedding = torch.randn(30, 64)
+    embedding[:, 0] = 4.0
+    star, ring = Region((0.0, 0.0, 0.5, 0.5), [1, 7, 8]), Region((0.5, 0.5, 1.0, 1.0), [1, 9])
+    picture = torch.stack([told_picture([star, ring], 4, embedding) for _ in range(40)]).mean(0)
+    likest = (picture[:, 1:] @ embedding[:, 1:].T).topk(2).indices.sort().values
+    assert [likest[cell].tolist() for cell in (0, 1, 4, 5)] == [[7, 8]] * 4
+    assert all(9 in likest[cell] for cell in (10, 11, 14, 15))
+    assert picture[:, 0].tolist() == pytest.approx([4.0] * 16)
+    assert picture[2, 1:].abs().mean() < 0.3  # nothing is there
+
+
+def test_a_conversation_about_a_picture_that_nothing_tells_is_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    records = [
+        {
+            "id": "0",
+            "image": "a.jpg",
+            "conversations": [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "A star"}],
+        }
+    ]
+    (tmp_path / "talk.json").write_text(json.dumps(records))
+    talk = SourceSpec(path=str(tmp_path / "talk.json"))
+    spec = Backbones(
+        captions=talk, conversations=(talk,), language=Language(vocabulary=300, width=32, heads=2, layers=1)
+    )
+    with pytest.raises(BadRequest, match="has a picture, and nothing tells what it shows"):
+        pretrain_language(spec, ["A star"], tmp_path / "out", JsonlLog(tmp_path / "m.jsonl"))

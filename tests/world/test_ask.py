@@ -8,7 +8,7 @@ import pytest
 
 from llavakit.world.ask.facts import KINDS, draw_facts
 from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, questions
-from llavakit.world.corpus import chat, lookup
+from llavakit.world.corpus import chat, lookup, regions
 from llavakit.world.sample import rng_of, sample_scene
 from llavakit.world.words import COLOURS, HELD_OUT, LETTER, PATTERNS, SHAPES, SHORT, SIZES
 
@@ -199,7 +199,7 @@ def test_questions_are_as_many_as_asked_for(name):
 
 
 def test_told_scenes_answer_their_own_questions():
-    """What is asked for a box, or in the lookups for anything, stands in what the first turn tells."""
+    """What is asked for a box, or in the lookups for anything, stands in what is told."""
     chats = [chat(0, index) for index in range(300)]
     assert chats == [chat(0, index) for index in range(300)]
     boxes = 0
@@ -213,7 +213,10 @@ def test_told_scenes_answer_their_own_questions():
                 boxes += 1
     assert boxes > 30
     for index in range(50):
-        first, answer, *others = [turn["value"] for turn in lookup(0, index)["conversations"]]
-        assert first.endswith(SHORT) and len(others) > 10
+        talk, shown = lookup(0, index), regions(0, index)
+        assert talk["image"] == shown["image"]
+        told = " ".join(turn["value"].lower() for turn in shown["conversations"] if turn["from"] == "gpt")
+        first, answer, *others = [turn["value"] for turn in talk["conversations"]]
+        assert first.startswith("<image>") and first.endswith(SHORT) and len(others) > 10
         for said in (answer, *others[1::2]):
-            assert said.lower() in first.lower() or said in ("Yes", "No") or said.isdigit()
+            assert said.lower() in told or said in ("Yes", "No") or said.isdigit() or said.endswith(".")
