@@ -14,7 +14,7 @@ import pytest
 
 from llavakit.train import run as running
 from llavakit.train.run import train
-from llavakit.train.snapshot import latest_snapshot
+from llavakit.train.snapshot import Snapshots
 from llavakit.train.stage import Recipe
 from tests.train.test_run import lines
 
@@ -57,7 +57,7 @@ def test_killed_at_any_moment_a_run_ends_in_the_same_bytes(finished: Path, tmp_p
 
 @pytest.fixture()
 def interrupted(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that ended in its sixth step, with snapshots of the fourth."""
+    """A run that ended in its sixth step, with snapshots of the second and the fourth."""
     steps = iter(range(6))
 
     def step(*args: object) -> object:
@@ -69,11 +69,12 @@ def interrupted(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(running, "train_step", step)
         train(recipe, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run" / "snapshots").iterdir()] == ["align-0000004"]
+    left = sorted(path.name for path in (tmp_path / "run" / "snapshots").iterdir())
+    assert left == ["align-0000002", "align-0000004"]
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "state.json"])
 def test_a_damaged_snapshot_is_said_and_not_used(
     interrupted: Path, finished: Path, recipe: Recipe, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +83,8 @@ def test_a_damaged_snapshot_is_said_and_not_used(
     data[0 if name == "state.json" else -1] ^= 1
     file.write_bytes(data)
     train(recipe, interrupted, resume=True)
-    assert f"align-0000004 is damaged ({name}) and is not used" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"align-0000004 is damaged ({name}) and is not used" in said and "resumed align after step 2" in said
     assert same_model(interrupted, finished)
     assert len(lines(interrupted)) == len(lines(finished))
 
@@ -90,10 +92,10 @@ def test_a_damaged_snapshot_is_said_and_not_used(
 def test_an_older_whole_snapshot_serves_in_place_of_a_damaged_one(interrupted: Path) -> None:
     snapshots = interrupted / "snapshots"
     shutil.copytree(snapshots / "align-0000004", snapshots / "align-0000006")
-    (snapshots / "align-0000006" / "model.safetensors").unlink()
-    found = latest_snapshot(snapshots, "align")
+    (snapshots / "align-0000006" / "__0_0.distcp").unlink()
+    found = Snapshots(snapshots, "align", 1).latest()
     assert found is not None and found[0].name == "align-0000004" and found[1]["step"] == 4
-    assert latest_snapshot(snapshots, "tune") is None
+    assert Snapshots(snapshots, "tune", 1).latest() is None
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(
