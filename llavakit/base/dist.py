@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from llavakit.base.errors import LlavakitError
+from llavakit.base.errors import LlavakitError, WorkFailed
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,10 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(hours=1)
 """How long a rank waits for the others: the first alone may pretrain backbones, or write 26 GB to a slow disk."""
+
+
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""In what gloo raises on ranks that wait for one which has died."""
 
 
 def rank() -> int:
@@ -171,7 +175,12 @@ def start() -> Iterator[torch.device]:
         dist.init_process_group("cpu:gloo,cuda:nccl", device_id=here, timeout=PATIENCE)
     else:
         dist.init_process_group("gloo", timeout=PATIENCE)
-    yield here
+    try:
+        yield here
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in LOST):
+            raise
+        raise WorkFailed(f"rank {rank()} lost the other ranks; what the first of them says is the cause") from None
     # Not in a `finally`: when this rank failed the others wait in a collective, and leaving the group in good order
     # would wait for them for ever. Torchrun ends them when this process dies.
     dist.destroy_process_group()

@@ -3,6 +3,7 @@ not depend on them."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -104,10 +105,7 @@ class Steps(torch.utils.data.Dataset[Step]):
         )
 
     def read(self, start: int = 0, workers: int = 0) -> Iterator[Step]:
-        """Steps ``start`` and on, in order, prepared by ``workers`` processes (0: in this one).
-
-        Raises :class:`WorkFailed` when one of those dies.
-        """
+        """Steps ``start`` and on, in order, prepared by ``workers`` processes (0: in this one)."""
         loader = torch.utils.data.DataLoader(
             _Outcomes(self),
             batch_size=None,
@@ -117,20 +115,25 @@ class Steps(torch.utils.data.Dataset[Step]):
             collate_fn=_same,
             worker_init_fn=_outlive_sigterm,
         )
-        outcomes = iter(loader)
-        for number in range(start, self.total):
-            try:
-                outcome = next(outcomes)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                reason = str(error).splitlines()[0]
-                raise WorkFailed(
-                    f"a process that prepares data died before step {number} was ready: {reason}"
-                ) from None
+        for outcome in loader:
             if isinstance(outcome, LlavakitError):
                 raise outcome
             yield outcome
+
+
+@contextlib.contextmanager
+def workers_alive() -> Iterator[None]:
+    """Within the block the death of a process that prepares data is a :class:`WorkFailed`. PyTorch raises it wherever
+    the main thread is at that moment, not only where it waits for data."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise WorkFailed(
+            f"a process that prepares data died: {reason} (the kernel kills what needs too much)"
+        ) from None
 
 
 class _Outcomes(torch.utils.data.Dataset[Step | LlavakitError]):

@@ -17,7 +17,7 @@ from llavakit.base import dist
 from llavakit.base.errors import WorkFailed
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, log, metrics_line, progress, untimed
-from llavakit.data.loader import Steps
+from llavakit.data.loader import Steps, workers_alive
 from llavakit.data.mixture import Mixture
 from llavakit.data.ranks import agreed
 from llavakit.model import checkpoint
@@ -100,7 +100,8 @@ class Run:
             f"{name}: {len(mixture):,} samples, {len(steps):,} steps of {stage.batch_size}; trains {parts} "
             f"({count(model, trainable=True):,} of {count(model):,} parameters)"
         )
-        with Stop() as stop, Snapshots(self.out / "snapshots", name, recipe.keep) as snapshots:
+        directory = self.out / "snapshots"
+        with Stop() as stop, Snapshots(directory, name, recipe.keep) as snapshots, workers_alive():
             done, totals = self.recover(name, snapshots, model, optimiser)
             for step in self.loop(name, stage, model, steps, optimiser, done, totals):
                 stopping = stop.asked() and step < len(steps)
