@@ -164,7 +164,7 @@ def _check_tiles(model: Llava, codec: Codec) -> None:
     if model.image_newline is None:
         raise BadRequest("pictures are seen as tiles, and the model has no row end; call its add_newline() first")
     check_tiles(model)
-    if codec.square.mode == "pad":
+    if codec.square.mode == "pad" and is_main():
         log.warning(
             "the global view is padded, as LLaVA-1.5-HD's is: transformers and vLLM load this checkpoint but squash "
             "that view (global_view=squash trains what they see)"
