@@ -28,7 +28,7 @@ from tests.train.test_run import lines
 def many(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Of 13 samples in steps of 5, every fourth without a picture: ranks get unlike numbers of rows, or none at all,
     and some rows have pictures on one rank only. All three parts learn, in rows of few samples, clipped."""
-    changes: dict[str, Any] = {"row_tokens": 60, "batch_size": 5, "epochs": 2.0, "clip": 0.5}
+    changes: dict[str, Any] = {"row_tokens": 60, "batch_size": 5, "epochs": 1.0, "clip": 0.5}
     data = {"all": {"path": str(write(tmp_path_factory.mktemp("data"), 13))}}
     every = {f"stages.{name}.{key}": value for name in recipe.stages for key, value in changes.items()}
     rates = {"vision_tower": 1e-4, "connector": 3e-3, "language_model": 1e-3}
@@ -90,12 +90,12 @@ def test_two_ranks_give_what_one_gives(many: Recipe, alone: Path, tmp_path: Path
 
 
 def test_four_ranks_on_two_machines_stop_when_told_and_one_goes_on(many: Recipe, alone: Path, tmp_path: Path) -> None:
-    recipe = many.evolve(sharding="node")
+    recipe = many.evolve(sharding="node", snapshot_every=100)
     recipe.save(tmp_path / "run.json")
     out = tmp_path / "run"
     ranks = tmp_path / "ranks"
     process = launch(ranks, 4, f"{tmp_path / 'run.json'} --out {out}", near=2)
-    while not (out / "metrics.jsonl").exists() or len(lines(out)) < 9:
+    while not (out / "metrics.jsonl").exists() or len(lines(out)) < 4:
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(int((ranks / "pids").read_text().split()[2]), signal.SIGTERM)
