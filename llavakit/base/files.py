@@ -83,27 +83,34 @@ def read_jsonl(path: str | Path) -> list[Any]:
 
 
 class JsonlLog:
-    """An append-only JSONL file that survives a kill: a torn last line is cut off when the file is opened again."""
+    """An append-only JSONL file that survives a kill: a torn last line is cut off when the file is opened again.
 
-    def __init__(self, path: str | Path) -> None:
+    ``own`` False: of several processes that keep the same records, one that leaves writing to another.
+    """
+
+    def __init__(self, path: str | Path, own: bool = True) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.touch()
+        self.own = own
+        if own:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
         data = self.path.read_bytes()
         whole = data.rfind(b"\n") + 1
-        if whole != len(data):
+        if own and whole != len(data):
             os.truncate(self.path, whole)
         self.records = _parse_lines(self.path, data[:whole], WorkFailed)
 
     def append(self, record: Any) -> None:
         self.records.append(record)
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        if self.own:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def truncate(self, keep: int) -> None:
         """Keeps the first ``keep`` records (a resumed run forgets what came after its snapshot)."""
         self.records = self.records[:keep]
-        write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in self.records))
+        if self.own:
+            write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in self.records))
 
 
 def sha256(path: str | Path) -> str:

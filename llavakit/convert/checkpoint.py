@@ -13,9 +13,10 @@ from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json
 from llavakit.chat.template import get_template
 from llavakit.convert.tensors import TensorFiles
-from llavakit.model.checkpoint import load_description, native_state, plain_name, resolve, tensor_files
+from llavakit.model.checkpoint import load_description, native_state, resolve
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
+from llavakit.model.tensors import plain_name, tensor_files
 
 Stream = Iterator[tuple[str, torch.Tensor]]
 

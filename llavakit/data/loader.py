@@ -1,7 +1,10 @@
-"""Loader: step number -> the packed rows of that step. Workers read ahead; a step does not depend on them."""
+"""Loader: step number -> the packed rows of that step, or of one rank's share of it. Workers read ahead; a step does
+not depend on them."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,7 +25,8 @@ OnBad = Literal["stop", "skip"]
 
 @dataclass
 class Step:
-    """What one optimiser step trains on: ``rows`` to run one after another, and what they amount to."""
+    """What one optimiser step trains on: ``rows`` to run one after another, those with pictures first, and what they
+    amount to."""
 
     number: int
     rows: list[Batch]
@@ -37,7 +41,8 @@ class Steps(torch.utils.data.Dataset[Step]):
     """``steps[n]``: step n of a stage, of ``batch_size`` samples; the last of an epoch may have fewer.
 
     With ``on_bad="stop"`` a bad record raises; with ``"skip"`` it is left out and named in :attr:`Step.bad`. With
-    ``augment`` pictures are cropped and flipped, by (seed, epoch, place in it) alone.
+    ``augment`` pictures are cropped and flipped, by (seed, epoch, place in it) alone. ``share``: of each step only what
+    falls to rank r of n (r, n), which may be nothing.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Steps(torch.utils.data.Dataset[Step]):
         epochs: float,
         on_bad: OnBad,
         augment: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.mixture = mixture
         self.codec = codec
@@ -56,6 +62,7 @@ class Steps(torch.utils.data.Dataset[Step]):
         self.row_tokens = row_tokens
         self.on_bad = on_bad
         self.augment = augment
+        self.share = share
         self.per_epoch = -(-len(mixture) // batch_size)
         self.total = max(1, round(self.per_epoch * epochs))
         self._order = (-1, mixture.order(0)[:0])
@@ -70,7 +77,9 @@ class Steps(torch.utils.data.Dataset[Step]):
         if self._order[0] != epoch:
             self._order = (epoch, self.mixture.order(epoch))
         first = step * self.batch_size
-        for place, (source, record) in enumerate(self._order[1][first : first + self.batch_size], first):
+        rank, ranks = self.share
+        for place in range(first + rank, min(first + self.batch_size, len(self._order[1])), ranks):
+            source, record = self._order[1][place]
             try:
                 conversation = self.mixture.at(int(source), int(record))
                 if self.augment:
@@ -81,12 +90,13 @@ class Steps(torch.utils.data.Dataset[Step]):
                 if self.on_bad == "stop":
                     raise
                 bad.append(str(error))
-        if not examples:
+        if not examples and ranks == 1:
             raise WorkFailed(f"step {number} has no usable record; the first is bad: {bad[0]}")
-        rows = pack([len(example) for example in examples], self.row_tokens)
+        packed = pack([len(example) for example in examples], self.row_tokens)
+        rows = [collate([examples[i] for i in row], self.codec.image_id) for row in packed]
         return Step(
             number=number,
-            rows=[collate([examples[i] for i in row], self.codec.image_id) for row in rows],
+            rows=sorted(rows, key=lambda row: row.pixels is None),
             samples=len(examples),
             tokens=sum(len(example) for example in examples),
             supervised=sum(example.supervised for example in examples),
@@ -103,11 +113,27 @@ class Steps(torch.utils.data.Dataset[Step]):
             num_workers=workers,
             prefetch_factor=2 if workers else None,
             collate_fn=_same,
+            worker_init_fn=_outlive_sigterm,
         )
         for outcome in loader:
             if isinstance(outcome, LlavakitError):
                 raise outcome
             yield outcome
+
+
+@contextlib.contextmanager
+def workers_alive() -> Iterator[None]:
+    """Within the block the death of a process that prepares data is a :class:`WorkFailed`. PyTorch raises it wherever
+    the main thread is at that moment, not only where it waits for data."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise WorkFailed(
+            f"a process that prepares data died: {reason} (the kernel kills what needs too much)"
+        ) from None
 
 
 class _Outcomes(torch.utils.data.Dataset[Step | LlavakitError]):
@@ -121,6 +147,12 @@ class _Outcomes(torch.utils.data.Dataset[Step | LlavakitError]):
             return self.steps[number]
         except LlavakitError as error:
             return error
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """A cluster that stops a job tells all of its processes; this one ends with the one that it reads for, which may
+    still be writing a snapshot."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _same(item: Any) -> Any:

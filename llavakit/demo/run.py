@@ -25,7 +25,8 @@ from llavakit.eval.run import BENCHMARKS, evaluate
 from llavakit.model import checkpoint
 from llavakit.model.parts import PARTS, count, part
 from llavakit.recipes.demo import recipe as demo_recipe
-from llavakit.train.run import claim, run_stages
+from llavakit.train.claim import claim
+from llavakit.train.run import run_stages
 from llavakit.train.show import token_view
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build

@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from llavakit.base.config import Config
+from llavakit.base.dist import is_main
 from llavakit.base.errors import BadRequest
 from llavakit.model.llava import Llava
-from llavakit.model.parts import part, tower_blocks
-from llavakit.model.quantise import full, layer_linears, quantise
+from llavakit.model.parts import blocks, language_blocks, tower_blocks
+from llavakit.model.quantise import full, to_nf4
+from llavakit.model.shards import whole
 
 
 class Lora(Config):
@@ -45,53 +47,72 @@ def require(lora: Lora) -> None:
         raise BadRequest(f"these adapters need {' and '.join(missing)}: pip install 'llavakit[adapters]'")
 
 
-def attach(
-    model: Llava, lora: Lora, tower_layers: int | None = None, seed: int = 0, device: torch.device | str = "cpu"
-) -> None:
-    """Puts fresh adapters into ``model``, in place: it computes what it computed before. What trains is not decided
-    here. Of the tower, the last ``tower_layers`` of the layers that run take them (None: all).
-
-    Raises :class:`BadRequest` as :func:`require` does.
-    """
-    require(lora)
-    if lora.base == "nf4" and "language_model" in lora.parts:
-        # Matrix by matrix, so that the device never holds the model unquantised.
-        quantise(model.language_model, "nf4", device)
-    torch.manual_seed(seed)
-    for name in lora.parts:
-        module = part(model, name)
-        targets = list(layer_linears(module))
-        if name == "vision_tower":
-            chosen = {id(m) for block in tower_blocks(model, tower_layers) for m in block.modules()}
-            targets = [target for target in targets if id(module.get_submodule(target)) in chosen]
-        _inject(module, lora, targets)
+def adapted(model: Llava, lora: Lora, tower_layers: int | None = None) -> dict[int, bool]:
+    """``id`` of every layer that takes adapters, and whether its matrices are to be in 4 bits. Of the tower those are
+    the last ``tower_layers`` of the layers that run (None: all)."""
+    layers: dict[int, bool] = {}
+    if "vision_tower" in lora.parts:
+        layers |= {id(block): False for block in tower_blocks(model, tower_layers)}
+    if "language_model" in lora.parts:
+        layers |= {id(block): lora.base == "nf4" for block in language_blocks(model)}
+    return layers
 
 
-def _inject(module: nn.Module, lora: Lora, targets: list[str]) -> None:
+def attach(block: nn.Module, lora: Lora, quantised: bool, device: torch.device | str = "cpu") -> None:
+    """Puts fresh adapters on every matrix of a layer, in place: it computes what it computed before, but for what
+    rounding to 4 bits does to it if ``quantised``. What trains is not decided here."""
     from peft import LoraConfig, inject_adapter_in_model
 
+    matrices = {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+    if quantised:
+        # Matrix by matrix, so that the device never holds the model unquantised.
+        for name, linear in matrices.items():
+            to_nf4(block, name, linear, torch.device(device))
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, target_modules=targets
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_dora=lora.dora,
+        target_modules=list(matrices),
     )
-    inject_adapter_in_model(config, module)
+    inject_adapter_in_model(config, block)
 
 
 def merge(model: Llava) -> None:
-    """Adds every adapter to the weights beside which it learnt, and leaves the plain float32 model, in place,
-    on the CPU."""
+    """Adds every adapter to the weights beside which it learnt, and leaves the plain float32 model, in place: sharded
+    where it was, else on the CPU.
+
+    What was in 4 bits, and so on every rank, is left on the first one only.
+    """
     from peft.tuners.lora import LoraLayer
 
-    for root in (model.vision_tower.model, model.language_model):
+    for block in blocks(model):
         # A list: the tree changes under way.
-        for name, module in [(n, m) for n, m in root.named_modules() if isinstance(m, LoraLayer)]:
-            layer: Any = module
-            plain = full(layer.base_layer)
-            with torch.no_grad():
-                if layer.use_dora["default"]:
-                    layer.base_layer = plain
-                    layer.merge()
-                else:
-                    plain.weight += layer.get_delta_weight("default").to(plain.weight)
-            root.set_submodule(name, plain.to("cpu"))
-        vars(root).pop("peft_config", None)  # else peft takes the next stage's adapters for a second set
-    model.to("cpu")
+        for name, module in [(n, m) for n, m in block.named_modules() if isinstance(m, LoraLayer)]:
+            block.set_submodule(name, _merged(module))
+        vars(block).pop("peft_config", None)  # else peft takes the next stage's adapters for a second set
+
+
+def _merged(layer: Any) -> nn.Linear:
+    """One adapted layer as the plain one; all ranks make it together, then keep their shares of it."""
+    sharded = layer.base_layer.weight if hasattr(layer.base_layer.weight, "full_tensor") else None
+    for module in layer.modules():
+        for key, parameter in module._parameters.items():
+            if hasattr(parameter, "full_tensor"):
+                module._parameters[key] = nn.Parameter(whole(parameter), requires_grad=False)
+    plain = full(layer.base_layer)
+    with torch.no_grad():
+        if layer.use_dora["default"]:
+            layer.base_layer = plain
+            layer.merge()
+        else:
+            plain.weight += layer.get_delta_weight("default").to(plain.weight)
+    if sharded is None:
+        return plain.to("cpu" if is_main() else "meta")
+    from torch.distributed.tensor import distribute_tensor
+
+    for key, parameter in plain._parameters.items():
+        if parameter is not None:
+            share = distribute_tensor(parameter.detach(), sharded.device_mesh, sharded.placements, src_data_rank=None)
+            plain._parameters[key] = nn.Parameter(share, requires_grad=False)
+    return plain

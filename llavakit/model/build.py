@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import model_validator
+from torch import nn
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
@@ -78,6 +81,25 @@ def outline(vision: Any, language: Any, spec: ModelSpec, square: Square, dtype: 
     model = assemble(tower, AutoModelForCausalLM.from_config(language, dtype=dtype), spec, square)
     model.multi_modal_projector.to(dtype)
     return model
+
+
+@contextlib.contextmanager
+def weightless() -> Iterator[None]:
+    """Within the block new modules have their parameters on the meta device, but real buffers: such as rotary
+    frequencies, which no checkpoint holds."""
+    register = nn.Module.register_parameter
+
+    def empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            # A tied weight, which comes here twice, is meta by its second time and stays one object.
+            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = empty  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def load_vision(path: str) -> tuple[Any, Square]:

@@ -11,41 +11,68 @@ top level too; ``PreTrainedTokenizerFast`` as tokenizer class; ``preprocessor_co
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from llavakit.base.dist import is_main, together
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
 from llavakit.base.log import log
 from llavakit.chat.template import JinjaTemplate, Template
-from llavakit.model.build import from_hub, outline
+from llavakit.model.build import from_hub, outline, weightless
 from llavakit.model.configuration import llava_config, read_config
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.native import check_tiles
 from llavakit.model.preprocessor import load_grids, load_square, preprocessor_config
-from llavakit.model.shards import write_shards
+from llavakit.model.shards import whole, write_shards
+from llavakit.model.tensors import Tensors, fill, plain_name, tensor_files
 from llavakit.model.towers import WRAPPED
 
+HEAD = "language_model.lm_head.weight"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "chat_template.jinja")
 
 
 def save(model: Llava, codec: Codec, path: str | Path, card: dict[str, Any] | None = None) -> None:
-    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``.
+    """Writes the whole directory beside ``path`` and renames it there. ``card`` becomes ``llavakit.json``. Of a sharded
+    model all ranks call this, and the first writes, one shard of the file in its memory at a time.
 
     A codec of tiles makes it a ``llava_next`` one, of a square a ``llava`` one. Raises :class:`BadRequest` where
     transformers has no form for it.
     """
     _check_tiles(model, codec)
+    stream = _tensors(model)
+
+    def write() -> None:
+        try:
+            if is_main():
+                with writing(path) as temporary:
+                    temporary.mkdir()
+                    write_shards(stream, temporary)
+                    save_description(model, codec, temporary, card)
+        finally:
+            for _ in stream:  # every rank takes part in gathering every tensor, also when the first cannot write
+                pass
+
+    together(write)
+
+
+def copy(source: Path, path: Path, max_length: int, card: dict[str, Any]) -> None:
+    """``source`` with another context length and card; no tensor is loaded."""
+    model, codec = load_description(source, torch.float32, "meta")
     with writing(path) as temporary:
         temporary.mkdir()
-        write_shards(_tensors(model), temporary)
-        save_description(model, codec, temporary, card)
+        for name in ["model.safetensors.index.json", *(file.name for file in tensor_files(source))]:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, temporary / name)
+        save_description(model, replace(codec, max_length=max_length), temporary, card)
 
 
 def save_description(model: Llava, codec: Codec, path: Path, card: dict[str, Any] | None = None) -> None:
@@ -62,17 +89,37 @@ def load(path: str | Path, dtype: torch.dtype = torch.float32, device: str = "cp
     Raises :class:`BadRequest` naming the file, or the tensors, that it lacks.
     """
     path = resolve(path)
-    model, codec = load_description(path, dtype, device)
-    _load_tensors(model, path)
-    _check_linear(model, path)
+    model, codec, tensors = open_checkpoint(path, dtype)
+    fill(model, parameter_names(model), tensors, device)
+    model.to(device)  # buffers
+    check_linear(model)
     return model.eval(), codec
 
 
+def open_checkpoint(path: Path, dtype: torch.dtype = torch.float32) -> tuple[Llava, Codec, Tensors]:
+    """What :func:`load` loads, with no tensor read yet: the model is to be filled. Raises as that does."""
+    model, codec = load_description(path, dtype, None)
+    return model, codec, open_tensors(model, path)
+
+
+def parameter_names(model: Llava) -> dict[int, str]:
+    """The native name of every parameter, by its ``id``; of a tied one the embeddings', for no file need hold the
+    head's."""
+    return {id(p): name for name, p in native_state(model, parameters=True).items() if name != HEAD or not _tied(model)}
+
+
+def open_tensors(model: Llava, path: Path) -> Tensors:
+    """The tensors of a native directory for ``model``, which may be on the meta device. Raises :class:`BadRequest`
+    when one is missing or too many."""
+    expected = {plain_name(name): tensor for name, tensor in native_state(model).items()}
+    return Tensors(path, expected, frozenset({HEAD} if _tied(model) else ()))
+
+
 def load_description(
-    path: Path, dtype: torch.dtype, device: str, template: Template | None = None
+    path: Path, dtype: torch.dtype, device: str | None, template: Template | None = None
 ) -> tuple[Llava, Codec]:
-    """All of a native directory but the tensors: on the meta device the model takes no memory. ``template`` takes the
-    place of its chat template.
+    """All of a native directory but the tensors: on the meta device the model takes no memory, and with ``device``
+    None it takes none but is ready to be filled. ``template`` takes the place of its chat template.
 
     Raises :class:`BadRequest` naming the file that it lacks.
     """
@@ -88,24 +135,25 @@ def load_description(
             raise BadRequest(f"{path} lacks {name}; a native llava checkpoint holds {', '.join(FILES)} and safetensors")
     config, spec = read_config(path)
     grids = load_grids(config, path)
-    with torch.device(device):
+    with weightless() if device is None else torch.device(device):
         model = outline(config.vision_config, config.text_config, spec, load_square(path), dtype)
     if grids is not None:
-        model.add_newline()
+        with weightless() if device is None else contextlib.nullcontext():
+            model.add_newline()
     tokenizer = from_hub(AutoTokenizer, str(path))
     spoken = template or JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
     limit = config.text_config.max_position_embeddings
     return model, Codec(tokenizer, spoken, model.square, model.image_tokens, limit, grids)
 
 
-def _check_linear(model: Llava, path: Path) -> None:
+def check_linear(model: Llava) -> None:
     """A linear connector runs its first layer alone, so the second must be the identity that it stands for."""
     connector: Any = model.multi_modal_projector
     if connector.kind == "linear":
         second = connector.linear_2
         eye = torch.eye(len(second.bias), dtype=second.weight.dtype, device=second.weight.device)
         if not torch.equal(second.weight, eye) or second.bias.any():
-            raise BadRequest(f"{path}: its connector is two matrices without an activation, which is not LLaVA's")
+            raise BadRequest("the checkpoint's connector is two matrices without an activation, which is not LLaVA's")
 
 
 def _check_tiles(model: Llava, codec: Codec) -> None:
@@ -116,7 +164,7 @@ def _check_tiles(model: Llava, codec: Codec) -> None:
     if model.image_newline is None:
         raise BadRequest("pictures are seen as tiles, and the model has no row end; call its add_newline() first")
     check_tiles(model)
-    if codec.square.mode == "pad":
+    if codec.square.mode == "pad" and is_main():
         log.warning(
             "the global view is padded, as LLaVA-1.5-HD's is: transformers and vLLM load this checkpoint but squash "
             "that view (global_view=squash trains what they see)"
@@ -149,15 +197,21 @@ def is_original(path: Path) -> bool:
     return "mm_hidden_size" in config or "mm_vision_tower" in config
 
 
-def native_state(model: Llava) -> dict[str, torch.Tensor]:
-    """Every tensor under its classic name in transformers' ``llava``."""
+def native_state(model: Llava, parameters: bool = False) -> dict[str, torch.Tensor]:
+    """Every tensor under its classic name in transformers' ``llava``; ``parameters``: the model's own, not detached."""
     wrapper = "vision_model." if model.vision_tower.config.model_type in WRAPPED else ""
-    state = {f"vision_tower.{wrapper}{key}": value for key, value in model.vision_tower.whole_state().items()}
-    state |= {f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict().items()}
+    state = {f"vision_tower.{wrapper}{key}": value for key, value in model.vision_tower.whole_state(parameters).items()}
+    state |= {
+        f"multi_modal_projector.{k}": v for k, v in model.multi_modal_projector.state_dict(keep_vars=parameters).items()
+    }
     if model.image_newline is not None:
         state["image_newline"] = state.pop("multi_modal_projector.image_newline")
-    state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict().items()}
+    state |= {f"language_model.{k}": v for k, v in model.language_model.state_dict(keep_vars=parameters).items()}
     return state
+
+
+def _tied(model: Llava) -> bool:
+    return bool(getattr(model.language_model.config, "tie_word_embeddings", False))
 
 
 def _generation_config(codec: Codec) -> dict[str, Any]:
@@ -166,60 +220,10 @@ def _generation_config(codec: Codec) -> dict[str, Any]:
 
 
 def _tensors(model: Llava) -> Iterator[tuple[str, torch.Tensor]]:
-    """What is written: everything but a head that is the embeddings."""
-    tied = bool(getattr(model.language_model.config, "tie_word_embeddings", False))
+    """What is written, each whole: everything but a head that is the embeddings."""
     for name, tensor in native_state(model).items():
-        if not (tied and name == "language_model.lm_head.weight"):
-            yield name, tensor
-
-
-def _load_tensors(model: Llava, path: Path) -> None:
-    """Fills every parameter, shard by shard, under classic or new names. Raises when one is missing or too many."""
-    targets = {plain_name(name): tensor for name, tensor in native_state(model).items()}
-    if getattr(model.language_model.config, "tie_word_embeddings", False):
-        targets.pop("language_model.lm_head.weight", None)
-    left = set(targets)
-    for file in tensor_files(path):
-        try:
-            with safe_open(file, framework="pt") as tensors, torch.no_grad():
-                for name in tensors.keys():  # noqa: SIM118 - safe_open is not a mapping
-                    target = targets.get(plain_name(name))
-                    if target is None:
-                        if not name.endswith("position_ids"):
-                            raise BadRequest(f"{file} holds {name!r}, which this model has no place for")
-                        continue
-                    value = tensors.get_tensor(name)
-                    if value.shape != target.shape:
-                        shapes = f"{tuple(value.shape)}, the configuration says {tuple(target.shape)}"
-                        raise BadRequest(f"{file}: {name!r} is {shapes}")
-                    target.copy_(value)
-                    left.discard(plain_name(name))
-        except SafetensorError as error:
-            raise BadRequest(f"{file} is damaged: {error}") from None
-    if left:
-        raise BadRequest(f"{path} lacks {len(left)} of {len(targets)} tensors, e.g. {min(left)}")
-
-
-def tensor_files(path: Path) -> list[Path]:
-    """The safetensors files of a checkpoint, complete by its index. Raises :class:`BadRequest` naming a missing one."""
-    index = path / "model.safetensors.index.json"
-    names = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else ["model.safetensors"]
-    for name in names:
-        if not (path / name).is_file():
-            raise BadRequest(f"{path} lacks {name}; only safetensors are read")
-    return [path / name for name in names]
-
-
-def plain_name(name: str) -> str:
-    """One name for a tensor, whatever transformers version wrote it."""
-    if name.startswith("model.") or name == "lm_head.weight":
-        # transformers 5 saves LlavaForConditionalGeneration as model.{vision_tower,...} and a top-level lm_head.
-        name = name.removeprefix("model.")
-        if name.startswith("language_model."):
-            name = "language_model.model." + name.removeprefix("language_model.")
-        if name == "lm_head.weight":
-            name = "language_model.lm_head.weight"
-    return name.replace("vision_tower.vision_model.", "vision_tower.").replace("vision_tower.model.", "vision_tower.")
+        if not (_tied(model) and name == HEAD):
+            yield name, whole(tensor)
 
 
 def _save_processor(model: Llava, codec: Codec, path: Path) -> None:

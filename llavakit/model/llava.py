@@ -89,7 +89,8 @@ class Llava(nn.Module):
         """Gives the model a fresh row end, drawn as transformers draws it."""
         width = self.language_model.config.hidden_size
         drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed)) * width**-0.5
-        newline = nn.Parameter(drawn.to(self.device, self.dtype))
+        # A model that is still to be filled gets it now: no checkpoint holds a fresh one.
+        newline = nn.Parameter(drawn.to("cpu" if self.device.type == "meta" else self.device, self.dtype))
         self.multi_modal_projector.register_parameter("image_newline", newline)
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 
 from llavakit.base.errors import BadRequest
 from llavakit.model.llava import Llava
+from llavakit.model.towers import layer_list
 
 Part = Literal["vision_tower", "connector", "language_model"]
 
@@ -29,6 +30,16 @@ def tower_blocks(model: Llava, last: int | None = None) -> list[nn.Module]:
     if last is not None and last > len(layers):
         raise BadRequest(f"the last {last} layers of the tower are to train, and {len(layers)} of its layers are used")
     return layers if last is None else layers[-last:]
+
+
+def blocks(model: Llava) -> list[nn.Module]:
+    """Every transformer layer: the tower's, those that never run too, and the language model's."""
+    return [*model.vision_tower.layers, *model.vision_tower.unused, *language_blocks(model)]
+
+
+def language_blocks(model: Llava) -> list[nn.Module]:
+    owner, name = layer_list(model.language_model)
+    return list(getattr(model.language_model.get_submodule(owner), name))
 
 
 def freeze_all_but(

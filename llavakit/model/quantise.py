@@ -47,7 +47,7 @@ def quantise(language: nn.Module, bits: Bits, device: torch.device | str) -> Non
         warnings.simplefilter("ignore")  # deprecations inside torchao
         for name, linear in linears.items():
             if bits == "nf4":
-                _to_nf4(language, name, linear, torch.device(device))
+                to_nf4(language, name, linear, torch.device(device))
             else:
                 _weight_only(linear.to(device), bits, torch.device(device))
     language.to(device)
@@ -69,9 +69,10 @@ def _weight_only(linear: nn.Linear, bits: Bits, device: torch.device) -> None:
     quantize_(linear, config)
 
 
-def _to_nf4(language: nn.Module, name: str, linear: nn.Linear, device: torch.device) -> None:
+def to_nf4(owner: nn.Module, name: str, linear: nn.Linear, device: torch.device) -> None:
+    """Puts ``linear``, which is ``name`` within ``owner``, into 4 bits on ``device``."""
     if device.type == "cuda" and importlib.util.find_spec("bitsandbytes") is not None:
-        language.set_submodule(name, bitsandbytes_nf4(linear).to(device))
+        owner.set_submodule(name, bitsandbytes_nf4(linear).to(device))
         return
     from torchao.quantization import to_nf4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,6 +12,12 @@ from safetensors.torch import save_file
 from llavakit.base.files import write_json
 
 SHARD_BYTES = 5 * 10**9
+
+
+def whole(tensor: Any) -> torch.Tensor:
+    """A tensor that is spread over ranks (a ``DTensor``), gathered on each of them; any other as it is."""
+    out: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return out
 
 
 def write_shards(tensors: Iterable[tuple[str, torch.Tensor]], directory: Path, limit: int = SHARD_BYTES) -> None:

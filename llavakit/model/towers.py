@@ -58,7 +58,7 @@ class VisionTower(nn.Module):
         depth = self.config.num_hidden_layers
         self.chosen = [_index(number, depth) for number in (layer if isinstance(layer, tuple) else (layer,))]
         self.used = max(self.chosen)
-        self.path, name = _layer_list(model)
+        self.path, name = layer_list(model)
         owner = model.get_submodule(self.path)
         self.path = _classic(f"{self.path}.{name}")
         layers = getattr(owner, name)
@@ -102,11 +102,12 @@ class VisionTower(nn.Module):
 
         return hook
 
-    def whole_state(self) -> dict[str, torch.Tensor]:
-        """Every tensor of the tower, the unused layers too, under its classic name without ``vision_model.``."""
-        state = {_classic(key): value for key, value in self.model.state_dict().items()}
+    def whole_state(self, parameters: bool = False) -> dict[str, torch.Tensor]:
+        """Every tensor of the tower, the unused layers too, under its classic name without ``vision_model.``;
+        ``parameters``: the tower's own, not detached."""
+        state = {_classic(key): value for key, value in self.model.state_dict(keep_vars=parameters).items()}
         for index, layer in enumerate(self.unused, self.used):
-            for key, value in layer.state_dict().items():
+            for key, value in layer.state_dict(keep_vars=parameters).items():
                 state[f"{self.path}.{index}.{key}"] = value
         return {key: value for key, value in state.items() if not key.endswith("position_ids")}
 
@@ -123,7 +124,7 @@ def _index(layer: int, depth: int) -> int:
     return used
 
 
-def _layer_list(model: Any) -> tuple[str, str]:
+def layer_list(model: Any) -> tuple[str, str]:
     """Where the tower's transformer blocks are: the path of the module that owns their list, and its name there."""
     for path, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == model.config.num_hidden_layers:

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from llavakit.image.anyres import AnyRes
-from llavakit.model.adapters import attach, require
+from llavakit.model.adapters import require
 from llavakit.model.llava import Llava
 from llavakit.model.native import check_tiles
-from llavakit.model.parts import freeze_all_but, part, tower_blocks
+from llavakit.model.parts import part, tower_blocks
 from llavakit.train.stage import Stage
 
 MUON_SCALE = 20.0
@@ -51,15 +51,6 @@ def check(model: Llava, stage: Stage) -> None:
     tower_blocks(model, stage.tower_layers)
     if isinstance(stage.image, AnyRes):
         check_tiles(model)
-
-
-def prepare(model: Llava, stage: Stage, seed: int = 0, device: torch.device | str = "cpu") -> None:
-    """Puts the stage's adapters in and decides what trains. Raises
-    :class:`~llavakit.base.errors.BadRequest` when the model lacks it."""
-    adapted = stage.lora.parts if stage.lora else ()
-    if stage.lora is not None:
-        attach(model, stage.lora, stage.tower_layers, seed, device)
-    freeze_all_but(model, stage.train, stage.tower_layers, adapted)
 
 
 def make_optimiser(model: Llava, stage: Stage) -> torch.optim.Optimizer:

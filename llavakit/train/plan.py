@@ -17,7 +17,8 @@ from llavakit.model.llava import Llava
 from llavakit.model.parts import PARTS, Part, count
 from llavakit.model.quantise import layer_linears
 from llavakit.model.towers import vision_config
-from llavakit.train.optim import check, prepare
+from llavakit.train.optim import check
+from llavakit.train.shard import prepare
 from llavakit.train.stage import Recipe, Stage
 
 # float32 weights; for what trains also a float32 gradient and AdamW's two moments.
@@ -133,7 +134,7 @@ def _stage(name: str, stage: Stage, model: Llava) -> StagePlan:
         kept -= round((BYTES_KEPT - BYTES_NF4) * packed)
     with torch.device("meta"):
         # Adapters have one size, whatever the weights beside them are held in.
-        prepare(model, stage if stage.lora is None else stage.evolve({"lora.base": "full"}))
+        prepare(model, stage if stage.lora is None else stage.evolve({"lora.base": "full"}), device="meta")
     trainable = count(model, trainable=True)
     return StagePlan(
         name=name,

@@ -1,11 +1,11 @@
-"""The run: stages in order, each a short loop over steps; metrics, snapshots, native checkpoints."""
+"""The run: stages in order, each a short loop over steps; metrics, snapshots, native checkpoints. One process, or as
+many as torchrun starts."""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,28 @@ from typing import Any
 import torch
 
 from llavakit import __version__
-from llavakit.base.errors import BadRequest
-from llavakit.base.files import JsonlLog, read_json, sweep, write_json
+from llavakit.base import dist
+from llavakit.base.errors import WorkFailed
+from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, log, metrics_line, progress, untimed
-from llavakit.chat.template import get_template
-from llavakit.data.loader import Steps
+from llavakit.data.loader import Steps, workers_alive
 from llavakit.data.mixture import Mixture
+from llavakit.data.ranks import agreed
 from llavakit.model import checkpoint
 from llavakit.model.adapters import merge
-from llavakit.model.build import ModelSpec, build
-from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.parts import count
-from llavakit.train.backbones import connect, pretrain
+from llavakit.train.backbones import pretrain
+from llavakit.train.begin import begin, check_machine
+from llavakit.train.claim import claim
 from llavakit.train.curve import draw_curve
-from llavakit.train.optim import check, make_optimiser, prepare, set_rates
+from llavakit.train.optim import make_optimiser, set_rates
 from llavakit.train.schedule import schedule
-from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
+from llavakit.train.shard import mesh, prepare
+from llavakit.train.snapshot import Snapshots, load_snapshot
 from llavakit.train.stage import Recipe, Stage
 from llavakit.train.step import train_step
+from llavakit.train.stop import Stop
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -41,28 +44,30 @@ def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Path:
 
     ``out`` gets ``run.json`` (the resolved recipe), ``metrics.jsonl``, ``loss.png``, ``stages/NAME`` (a native
     checkpoint after each stage) and, while it runs, ``snapshots``. With ``resume`` an interrupted run of the same
-    recipe goes on from its last snapshot to the weights that it would have had.
+    recipe goes on from its last snapshot to the weights that it would have had. Under torchrun all processes share the
+    work, and ``out`` is a directory that all of them see.
 
-    Raises :class:`BadRequest` when ``out`` holds a run already, or another recipe's.
+    Raises :class:`BadRequest` when ``out`` holds a run already, or another recipe's; :class:`WorkFailed` when it was
+    told to stop (SIGTERM), with a snapshot of where it was.
     """
     out = Path(out)
-    claim(recipe, out, resume)
-    return run_stages(recipe, out)
+    with dist.start():
+        check_machine(recipe)
+        dist.first(lambda: claim(recipe, out, resume))
+        return run_stages(recipe, out)
 
 
 def run_stages(recipe: Recipe, out: Path, clock: Clock = untimed) -> Path:
     """What :func:`train` does in a directory that is claimed; each phase runs within ``clock(its name)``."""
-    if recipe.backbones is not None:
-        pretrain(recipe.backbones, out / "backbones", clock)
+    backbones = recipe.backbones
+    if backbones is not None:
+        dist.first(lambda: pretrain(backbones, out / "backbones", clock))
     run = Run(recipe, out)
     for number, name in enumerate(recipe.stages):
         if not (out / "stages" / name).exists():
             with clock(name):
                 run.stage(number, name)
-    last = list(recipe.stages)[-1]
-    model, codec = checkpoint.load(out / "stages" / last)
-    checkpoint.save(model, replace(codec, max_length=recipe.max_length), out / "model", run.card())
-    draw_curve(run.metrics.records, out / "loss.png")
+    dist.first(run.finish)
     return out / "model"
 
 
@@ -72,62 +77,57 @@ class Run:
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.recipe = recipe
         self.out = out
-        self.metrics = JsonlLog(out / "metrics.jsonl")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        path = out / "metrics.jsonl"
+        dist.first(lambda: JsonlLog(path) and None)  # mended, before the other ranks read it
+        self.metrics = JsonlLog(path, own=dist.is_main())
+        self.device = dist.device()
 
     def stage(self, number: int, name: str) -> None:
         """Trains one stage from the checkpoint of the one before it (the first from the parts), and saves its own."""
-        stage = self.recipe.stages[name]
-        model, codec = self.start(number, stage)
-        prepare(model, stage, self.recipe.seed + number, self.device)
-        mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
+        recipe, stage = self.recipe, self.recipe.stages[name]
+        model, codec, give = begin(recipe, number, self.out)
+        ranks = mesh(recipe.sharding)
+        prepare(model, stage, recipe.seed + number, self.device, give, ranks, DTYPES[recipe.precision])
+        mixture = Mixture.of(stage.data, stage.image_first, recipe.seed + number)
+        share = (dist.rank(), dist.world_size())
         steps = Steps(
-            mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad, stage.augment
+            mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, recipe.on_bad, stage.augment, share
         )
-        model.to(self.device).train()
+        model.train()
         optimiser = make_optimiser(model, stage)
-        done, totals = self.recover(name, model, optimiser)
         parts = ", ".join(f"{part_name} at {rate:g}" for part_name, rate in stage.train.items())
         log.info(
             f"{name}: {len(mixture):,} samples, {len(steps):,} steps of {stage.batch_size}; trains {parts} "
             f"({count(model, trainable=True):,} of {count(model):,} parameters)"
         )
-        for row in self.loop(name, stage, model, steps, optimiser, done, totals):
-            self.metrics.append(row)
+        directory = self.out / "snapshots"
+        with Stop() as stop, Snapshots(directory, name, recipe.keep) as snapshots, workers_alive():
+            done, totals = self.recover(name, snapshots, model, optimiser)
+            for step in self.loop(name, stage, model, steps, optimiser, done, totals):
+                stopping = stop.asked() and step < len(steps)
+                if stopping or (step % recipe.snapshot_every == 0 and step < len(steps)):
+                    state = {"totals": totals, "metrics": len(self.metrics.records)}
+                    snapshots.save(step, model, optimiser, state)
+                if stopping:
+                    snapshots.wait()
+                    dist.fail(WorkFailed(f"told to stop (SIGTERM) after step {step} of {name}; go on with --resume"))
         self.summary(name, totals)
-        model.to("cpu") if stage.lora is None else merge(model)
+        if stage.lora is not None:
+            merge(model)
         checkpoint.save(model, codec, self.out / "stages" / name, self.card() | {"stage": name, "totals": totals})
-        shutil.rmtree(self.out / "snapshots", ignore_errors=True)
+        dist.first(lambda: shutil.rmtree(self.out / "snapshots", ignore_errors=True))
 
-    def start(self, number: int, stage: Stage) -> tuple[Llava, Codec]:
-        """The model at the beginning of a stage, with that stage's template and preprocessing."""
-        template = get_template(stage.template)
-        if number:
-            model, codec = checkpoint.load(self.out / "stages" / list(self.recipe.stages)[number - 1])
-        else:
-            model, tokenizer = build(self.parts(), self.recipe.seed)
-            codec = Codec(tokenizer, template, model.square, model.image_tokens)
-            self.recipe.check_room(codec.image_tokens)
-            for later in self.recipe.stages.values():
-                check(model, later)
-            if self.recipe.backbones is not None:
-                connect(model, self.recipe.backbones, codec)
-        codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
-        model.square = codec.square
-        if codec.grids is not None and model.image_newline is None:
-            model.add_newline(self.recipe.seed)
-        return model, codec
+    def finish(self) -> None:
+        """The last stage's checkpoint, at the recipe's full length, as ``model``, and the curve of the losses."""
+        last = self.out / "stages" / list(self.recipe.stages)[-1]
+        checkpoint.copy(last, self.out / "model", self.recipe.max_length, self.card())
+        draw_curve(self.metrics.records, self.out / "loss.png")
 
-    def parts(self) -> ModelSpec:
-        """What the model is built from: the recipe's backbones, or those that this run has pretrained."""
-        if self.recipe.backbones is None:
-            return self.recipe.model
-        own = self.out / "backbones"
-        return self.recipe.model.evolve(vision=str(own / "clip"), language=str(own / "language"))
-
-    def recover(self, name: str, model: Llava, optimiser: torch.optim.Optimizer) -> tuple[int, dict[str, Any]]:
+    def recover(
+        self, name: str, snapshots: Snapshots, model: Llava, optimiser: torch.optim.Optimizer
+    ) -> tuple[int, dict[str, Any]]:
         """Steps done of this stage and its totals so far, from the last snapshot; (0, zeros) without one."""
-        found = latest_snapshot(self.out / "snapshots", name)
+        found = snapshots.latest()
         if found is None:
             earlier = [r for r in self.metrics.records if r["stage"] != name]
             self.metrics.truncate(len(earlier))
@@ -147,15 +147,15 @@ class Run:
         optimiser: torch.optim.Optimizer,
         done: int,
         totals: dict[str, Any],
-    ) -> Iterator[dict[str, Any]]:
-        """Yields one metrics record a step."""
+    ) -> Iterator[int]:
+        """Yields the number of steps done, after each, with its metrics written."""
         precision, stages = DTYPES[self.recipe.precision], list(self.recipe.stages)
         bar = progress(total=len(steps), desc=name, unit="step")
         bar.update(done)
         clock = time.perf_counter()
-        for step in steps.read(done, self.recipe.workers):
+        for step in agreed(steps.read(done, self.recipe.workers), steps.codec):
             # Dropout too is a function of the step, or a resumed run would not be the unbroken one.
-            torch.manual_seed(hash((self.recipe.seed, stages.index(name), step.number)) % 2**63)
+            torch.manual_seed(hash((self.recipe.seed, stages.index(name), step.number, dist.rank())) % 2**63)
             rates = set_rates(optimiser, schedule(step.number, len(steps), stage.warmup))
             outcome = train_step(model, step, optimiser, stage.clip, precision)
             seconds, clock = time.perf_counter() - clock, time.perf_counter()
@@ -172,21 +172,21 @@ class Run:
             )
             if bar.disable and (step.number + 1) % max(1, len(steps) // 10) == 0:
                 log.info(metrics_line({name: f"{step.number + 1}/{len(steps)}", "loss": outcome.loss, **rates}))
-            yield {
-                "stage": name,
-                "step": step.number + 1,
-                "loss": outcome.loss,
-                "grad_norm": outcome.grad_norm,
-                **{f"lr/{key}": rate for key, rate in rates.items()},
-                "samples": step.samples,
-                "tokens": step.tokens,
-                "supervised": step.supervised,
-                "bad": len(step.bad),
-                "seconds": round(seconds, 4),
-            }
-            if (step.number + 1) % self.recipe.snapshot_every == 0 and step.number + 1 < len(steps):
-                state = {"totals": totals, "metrics": len(self.metrics.records)}
-                save_snapshot(self.out / "snapshots", name, step.number + 1, model, optimiser, state)
+            self.metrics.append(
+                {
+                    "stage": name,
+                    "step": step.number + 1,
+                    "loss": outcome.loss,
+                    "grad_norm": outcome.grad_norm,
+                    **{f"lr/{key}": rate for key, rate in rates.items()},
+                    "samples": step.samples,
+                    "tokens": step.tokens,
+                    "supervised": step.supervised,
+                    "bad": len(step.bad),
+                    "seconds": round(seconds, 4),
+                }
+            )
+            yield step.number + 1
         bar.close()
 
     def summary(self, name: str, totals: dict[str, Any]) -> None:
@@ -201,31 +201,3 @@ class Run:
         """``llavakit.json``: the recipe and where the checkpoint comes from."""
         versions = {"llavakit": __version__} | {package: version(package) for package in ("torch", "transformers")}
         return {"recipe": self.recipe.plain(), "recipe_hash": self.recipe.hash(), "versions": versions}
-
-
-def claim(recipe: Recipe, out: Path, resume: bool = False) -> None:
-    """Makes ``out`` this run's own. Raises :class:`BadRequest` when it holds another, or anything else."""
-    """Makes ``out`` this run's, or refuses. Clears away what a killed process left half written in a run's folders."""
-    if not (out / "run.json").exists():
-        if resume:
-            raise BadRequest(f"{out} holds no run to resume")
-        if out.exists() and any(out.iterdir()):
-            raise BadRequest(f"{out} exists and is not a run of llavakit; choose another --out")
-        write_json(out / "run.json", recipe.plain())
-        return
-    if not resume:
-        raise BadRequest(f"{out} already holds a run; continue it with --resume or choose another --out")
-    before, now = read_json(out / "run.json"), recipe.plain()
-    if before != now:
-        difference = _first_difference(before, now)
-        raise BadRequest(f"{out} holds a run of another recipe ({difference}); it cannot be resumed")
-    for folder in (out, out / "stages", out / "snapshots", out / "backbones"):
-        sweep(folder)
-
-
-def _first_difference(before: Any, now: Any, path: str = "") -> str:
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in [*before, *now]:
-            if before.get(key) != now.get(key):
-                return _first_difference(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-    return f"{path} was {before!r}, is {now!r}"

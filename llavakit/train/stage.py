@@ -20,6 +20,8 @@ from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
 
+Sharding = Literal["all", "node"]
+
 
 class Stage(Config):
     """One stage of training. ``train`` names the parts that learn and the peak learning rate of each; the rest is
@@ -88,6 +90,11 @@ class Recipe(Config):
     on_bad: OnBad = "stop"
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
+    keep: int = Field(2, gt=0)
+    """How many snapshots are kept; the best is kept besides."""
+    sharding: Sharding = "all"
+    """Over what several processes divide the model: ``all`` of them, or those of one ``node``, each of which then has a
+    whole one (faster where machines are many and the network is slow; it takes more memory)."""
 
     @property
     def tiled(self) -> list[str]:

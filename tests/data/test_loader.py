@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,41 @@ def test_a_packed_row_puts_everything_where_it_belongs(tmp_path: Path, codec: Co
     assert len(row.targets) == sum(example.supervised for example in examples)
     alone = collate([examples[3]], codec.image_id)
     assert alone.pixels is None and len(alone.image_at) == 0
+
+
+DEAD = """
+import multiprocessing, os, signal, sys
+from llavakit.base.errors import WorkFailed
+from llavakit.data.loader import workers_alive
+from llavakit.model.checkpoint import load_description
+from tests.data.test_loader import Path, steps
+import torch
+codec = load_description(Path(sys.argv[1]), torch.float32, "meta")[1]
+try:
+    with workers_alive():
+        for step in steps(Path(sys.argv[2]), codec, batch_size=1).read(workers=1):
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
+                worker.kill() if step.number == 3 else None
+except WorkFailed as error:
+    print(step.number, error)
+"""
+
+
+def test_a_worker_outlives_sigterm_and_its_death_is_one_clear_error(checkpoint: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DEAD, str(checkpoint), str(write(tmp_path, 60))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    found = re.match(r"(\d+) a process that prepares data died: DataLoader worker", done.stdout)
+    assert found and 3 <= int(found[1]) < 50, done
+
+
+def test_shares_of_a_step_are_the_step(tmp_path: Path, codec: Codec) -> None:
+    whole = steps(write(tmp_path, 7), codec)
+    for number in range(len(whole)):
+        shares = []
+        for rank in range(3):
+            part = steps(tmp_path / "data.json", codec)
+            part.share = (rank, 3)
+            shares.append(part[number])
+        for key in ("samples", "tokens", "supervised"):
+            assert sum(getattr(share, key) for share in shares) == getattr(whole[number], key)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llavakit.base.errors import WorkFailed
 from llavakit.train import run as running
+from llavakit.train.optim import make_optimiser
 from llavakit.train.run import train
-from llavakit.train.snapshot import latest_snapshot
+from llavakit.train.shard import prepare
+from llavakit.train.snapshot import Snapshots
 from llavakit.train.stage import Recipe
 from tests.train.test_run import lines
 
@@ -57,7 +62,7 @@ def test_killed_at_any_moment_a_run_ends_in_the_same_bytes(finished: Path, tmp_p
 
 @pytest.fixture()
 def interrupted(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run that ended in its sixth step, with snapshots of the fourth."""
+    """A run that ended in its sixth step, with snapshots of the second and the fourth."""
     steps = iter(range(6))
 
     def step(*args: object) -> object:
@@ -69,11 +74,12 @@ def interrupted(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(running, "train_step", step)
         train(recipe, tmp_path / "run")
-    assert [path.name for path in (tmp_path / "run" / "snapshots").iterdir()] == ["align-0000004"]
+    left = sorted(path.name for path in (tmp_path / "run" / "snapshots").iterdir())
+    assert left == ["align-0000002", "align-0000004"]
     return tmp_path / "run"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimiser.safetensors", "state.json"])
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "state.json"])
 def test_a_damaged_snapshot_is_said_and_not_used(
     interrupted: Path, finished: Path, recipe: Recipe, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -82,7 +88,8 @@ def test_a_damaged_snapshot_is_said_and_not_used(
     data[0 if name == "state.json" else -1] ^= 1
     file.write_bytes(data)
     train(recipe, interrupted, resume=True)
-    assert f"align-0000004 is damaged ({name}) and is not used" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"align-0000004 is damaged ({name}) and is not used" in said and "resumed align after step 2" in said
     assert same_model(interrupted, finished)
     assert len(lines(interrupted)) == len(lines(finished))
 
@@ -90,10 +97,10 @@ def test_a_damaged_snapshot_is_said_and_not_used(
 def test_an_older_whole_snapshot_serves_in_place_of_a_damaged_one(interrupted: Path) -> None:
     snapshots = interrupted / "snapshots"
     shutil.copytree(snapshots / "align-0000004", snapshots / "align-0000006")
-    (snapshots / "align-0000006" / "model.safetensors").unlink()
-    found = latest_snapshot(snapshots, "align")
+    (snapshots / "align-0000006" / "__0_0.distcp").unlink()
+    found = Snapshots(snapshots, "align", 1).latest()
     assert found is not None and found[0].name == "align-0000004" and found[1]["step"] == 4
-    assert latest_snapshot(snapshots, "tune") is None
+    assert Snapshots(snapshots, "tune", 1).latest() is None
 
 
 def test_what_a_killed_process_left_half_written_is_cleared_away(
@@ -107,3 +114,54 @@ def test_what_a_killed_process_left_half_written_is_cleared_away(
     assert "resumed align after step 4" in errors and "damaged" not in errors
     assert {path.name for path in interrupted.rglob(".*")} == set()
     assert same_model(interrupted, finished)
+
+
+def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(toy: Any, recipe: Recipe, tmp_path: Path) -> None:
+    stage = recipe.stages["tune"]
+    model, _ = toy
+    prepare(model, stage)
+    optimiser = make_optimiser(model, stage)
+    sum(p.sum() for p in model.parameters() if p.requires_grad).backward()
+    optimiser.step()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    said = r"tune-0000004 could not be written: .*; those before it are whole"
+    with pytest.raises(WorkFailed, match=said), Snapshots(tmp_path, "tune", 1) as snapshots:
+        snapshots.save(2, model, optimiser, {"value": 0.5})
+        snapshots.wait()
+        # As a full disk does, this lets a write fail half-way.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            snapshots.save(4, model, optimiser, {"value": 0.6})
+            snapshots.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["tune-0000002"]
+    with Snapshots(tmp_path, "tune", 1) as snapshots:
+        found = snapshots.latest()
+        assert found is not None and found[1]["step"] == 2
+        for step, value in ((4, 0.6), (6, 0.7)):
+            snapshots.save(step, model, optimiser, {"value": value})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tune-0000002", "tune-0000006"], (
+        "the best, and the last"
+    )
+
+
+def test_told_to_stop_it_stops_with_a_snapshot_and_goes_on_from_it(
+    recipe: Recipe, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = iter(range(100))
+    one_step = running.train_step
+
+    def step(*args: Any) -> object:
+        if next(steps) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return one_step(*args)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch, pytest.raises(WorkFailed, match="after step 7 of align; go on with --resume"):
+        patch.setattr(running, "train_step", step)
+        train(recipe, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (tmp_path / "run" / "snapshots" / "align-0000007").is_dir()
+    train(recipe, tmp_path / "run", resume=True)
+    assert same_model(tmp_path / "run", finished)
