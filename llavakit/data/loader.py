@@ -15,7 +15,7 @@ from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture
 from llavakit.data.pack import pack
 from llavakit.model.encode import Codec, Example, encode
-from llavakit.model.llava import Batch
+from llavakit.model.llava import Batch, Member
 
 OnBad = Literal["stop", "skip"]
 
@@ -65,6 +65,7 @@ class Steps(torch.utils.data.Dataset[Step]):
 
     def __getitem__(self, number: int) -> Step:
         examples: list[Example] = []
+        members = []
         bad = []
         epoch, step = divmod(number, self.per_epoch)
         if self._order[0] != epoch:
@@ -77,6 +78,7 @@ class Steps(torch.utils.data.Dataset[Step]):
                     # A stream of its own: the order's is (seed, epoch).
                     conversation = augment(conversation, np.random.default_rng((self.mixture.seed, epoch, 1, place)))
                 examples.append(encode(conversation, self.codec))
+                members.append(Member(conversation.id, self.mixture.names[int(source)]))
             except BadRecord as error:
                 if self.on_bad == "stop":
                     raise
@@ -86,7 +88,7 @@ class Steps(torch.utils.data.Dataset[Step]):
         rows = pack([len(example) for example in examples], self.row_tokens)
         return Step(
             number=number,
-            rows=[collate([examples[i] for i in row], self.codec.image_id) for row in rows],
+            rows=[collate([examples[i] for i in row], self.codec.image_id, [members[i] for i in row]) for row in rows],
             samples=len(examples),
             tokens=sum(len(example) for example in examples),
             supervised=sum(example.supervised for example in examples),

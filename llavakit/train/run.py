@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from llavakit import __version__
+from llavakit.base.dist import device
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import JsonlLog, read_json, sweep, write_json
-from llavakit.base.log import Clock, log, metrics_line, progress, untimed
+from llavakit.base.log import Clock, log, untimed
 from llavakit.chat.template import get_template
 from llavakit.data.loader import Steps
 from llavakit.data.mixture import Mixture
@@ -25,36 +26,55 @@ from llavakit.model.build import ModelSpec, build
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.model.parts import count
+from llavakit.train import meter
 from llavakit.train.backbones import connect, pretrain
 from llavakit.train.curve import draw_curve
+from llavakit.train.guard import Watch
+from llavakit.train.meter import Meter
 from llavakit.train.optim import check, make_optimiser, prepare, set_rates
+from llavakit.train.preflight import preflight
+from llavakit.train.profile import Profiler, Window
 from llavakit.train.schedule import schedule
+from llavakit.train.sinks import open_sinks
 from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
 from llavakit.train.stage import Recipe, Stage
 from llavakit.train.step import train_step
+from llavakit.train.validate import Best, Validator, announce
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def train(recipe: Recipe, out: str | Path, resume: bool = False) -> Path:
+@dataclass(frozen=True)
+class Looking:
+    """What is seen of a run beside its metrics; it changes nothing of what the run gives."""
+
+    trackers: Sequence[str] = ()
+    """"wandb", "trackio"."""
+    profile: Window | None = None
+
+
+def train(recipe: Recipe, out: str | Path, resume: bool = False, looking: Looking = Looking()) -> Path:
     """Runs every stage of ``recipe`` and returns ``out/model``, a native checkpoint.
 
-    ``out`` gets ``run.json`` (the resolved recipe), ``metrics.jsonl``, ``loss.png``, ``stages/NAME`` (a native
-    checkpoint after each stage) and, while it runs, ``snapshots``. With ``resume`` an interrupted run of the same
-    recipe goes on from its last snapshot to the weights that it would have had.
+    ``out`` gets ``run.json`` (the resolved recipe), ``metrics.jsonl``, ``tensorboard``, ``loss.png``, ``stages/NAME``
+    (a native checkpoint after each stage), ``best/NAME`` where a stage asks for it and, while it runs, ``snapshots``.
+    With ``resume`` an interrupted run of the same recipe goes on from its last snapshot to the weights that it would
+    have had.
 
-    Raises :class:`BadRequest` when ``out`` holds a run already, or another recipe's.
+    Raises :class:`BadRequest` when ``out`` holds a run already, or another recipe's, and for what :func:`preflight`
+    finds.
     """
     out = Path(out)
+    preflight(recipe, device(), looking.trackers)
     claim(recipe, out, resume)
-    return run_stages(recipe, out)
+    return run_stages(recipe, out, looking=looking)
 
 
-def run_stages(recipe: Recipe, out: Path, clock: Clock = untimed) -> Path:
+def run_stages(recipe: Recipe, out: Path, clock: Clock = untimed, looking: Looking = Looking()) -> Path:
     """What :func:`train` does in a directory that is claimed; each phase runs within ``clock(its name)``."""
     if recipe.backbones is not None:
         pretrain(recipe.backbones, out / "backbones", clock)
-    run = Run(recipe, out)
+    run = Run(recipe, out, looking)
     for number, name in enumerate(recipe.stages):
         if not (out / "stages" / name).exists():
             with clock(name):
@@ -69,11 +89,14 @@ def run_stages(recipe: Recipe, out: Path, clock: Clock = untimed) -> Path:
 class Run:
     """What the stages of one run share."""
 
-    def __init__(self, recipe: Recipe, out: Path) -> None:
+    def __init__(self, recipe: Recipe, out: Path, looking: Looking) -> None:
         self.recipe = recipe
         self.out = out
+        self.looking = looking
         self.metrics = JsonlLog(out / "metrics.jsonl")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device()
+        self.precision = DTYPES[recipe.precision]
+        self.peak = meter.peak_of(self.device, self.precision)
 
     def stage(self, number: int, name: str) -> None:
         """Trains one stage from the checkpoint of the one before it (the first from the parts), and saves its own."""
@@ -92,9 +115,8 @@ class Run:
             f"{name}: {len(mixture):,} samples, {len(steps):,} steps of {stage.batch_size}; trains {parts} "
             f"({count(model, trainable=True):,} of {count(model):,} parameters)"
         )
-        for row in self.loop(name, stage, model, steps, optimiser, done, totals):
-            self.metrics.append(row)
-        self.summary(name, totals)
+        validator = Validator(stage, codec, self.precision, self.recipe.workers, self.recipe.on_bad)
+        self.loop(name, stage, model, steps, optimiser, done, totals, validator)
         model.to("cpu") if stage.lora is None else merge(model)
         checkpoint.save(model, codec, self.out / "stages" / name, self.card() | {"stage": name, "totals": totals})
         shutil.rmtree(self.out / "snapshots", ignore_errors=True)
@@ -131,7 +153,7 @@ class Run:
         if found is None:
             earlier = [r for r in self.metrics.records if r["stage"] != name]
             self.metrics.truncate(len(earlier))
-            return 0, {"samples": 0, "tokens": 0, "supervised": 0, "cut": 0, "bad": [], "seconds": 0.0}
+            return 0, meter.no_totals()
         path, state = found
         load_snapshot(path, model, optimiser)
         self.metrics.truncate(state["metrics"])
@@ -147,55 +169,44 @@ class Run:
         optimiser: torch.optim.Optimizer,
         done: int,
         totals: dict[str, Any],
-    ) -> Iterator[dict[str, Any]]:
-        """Yields one metrics record a step."""
-        precision, stages = DTYPES[self.recipe.precision], list(self.recipe.stages)
-        bar = progress(total=len(steps), desc=name, unit="step")
-        bar.update(done)
-        clock = time.perf_counter()
+        validator: Validator,
+    ) -> None:
+        """Steps from ``done`` on to the end of the stage, each with its record, and a snapshot now and then."""
+        stages, names = list(self.recipe.stages), steps.mixture.names
+        sinks = open_sinks(self.recipe, name, self.out, done, self.looking.trackers)
+        meter = Meter(name, model, names, len(steps), done, totals, self.peak, sinks)
+        behind = [record for record in self.metrics.records if record["stage"] == name]
+        watch = Watch(self.recipe.guard, name, [r["loss"] for r in behind if "unsound" not in r])
+        best, profiler = Best(stage.validation.best, behind), Profiler(self.looking.profile, self.out, name)
         for step in steps.read(done, self.recipe.workers):
             # Dropout too is a function of the step, or a resumed run would not be the unbroken one.
             torch.manual_seed(hash((self.recipe.seed, stages.index(name), step.number)) % 2**63)
             rates = set_rates(optimiser, schedule(step.number, len(steps), stage.warmup))
-            outcome = train_step(model, step, optimiser, stage.clip, precision)
-            seconds, clock = time.perf_counter() - clock, time.perf_counter()
-            for key in ("samples", "tokens", "supervised", "cut"):
-                totals[key] += getattr(step, key)
-            totals["bad"] += step.bad
-            totals["seconds"] += seconds
-            for reason in step.bad:
-                log.warning(f"skipped: {reason}")
-            bar.update()
-            bar.set_postfix_str(
-                f"loss {outcome.loss:.3f} lr {max(rates.values()):.1e} {step.tokens / seconds:,.0f} tok/s "
-                f"{step.samples / seconds:.1f} samples/s"
-            )
-            if bar.disable and (step.number + 1) % max(1, len(steps) // 10) == 0:
-                log.info(metrics_line({name: f"{step.number + 1}/{len(steps)}", "loss": outcome.loss, **rates}))
-            yield {
-                "stage": name,
-                "step": step.number + 1,
-                "loss": outcome.loss,
-                "grad_norm": outcome.grad_norm,
-                **{f"lr/{key}": rate for key, rate in rates.items()},
-                "samples": step.samples,
-                "tokens": step.tokens,
-                "supervised": step.supervised,
-                "bad": len(step.bad),
-                "seconds": round(seconds, 4),
-            }
-            if (step.number + 1) % self.recipe.snapshot_every == 0 and step.number + 1 < len(steps):
-                state = {"totals": totals, "metrics": len(self.metrics.records)}
-                save_snapshot(self.out / "snapshots", name, step.number + 1, model, optimiser, state)
-        bar.close()
+            with profiler.step(step.number + 1):
+                outcome = train_step(model, step, optimiser, stage.clip, self.precision, watch)
+            record = meter.record(step, outcome, rates)
+            if validator.due(record["step"], len(steps)):
+                record |= (found := validator(model))
+                announce(f"{name} {record['step']}/{len(steps)}", found)
+            if best.better(record) and stage.validation.keep_best:
+                self.save_best(name, model, validator.codec, record)
+            self.metrics.append(record)
+            meter.send(record)
+            if record["step"] % self.recipe.snapshot_every == 0 and record["step"] < len(steps):
+                state = {"totals": totals, "metrics": len(self.metrics.records), "value": best.value_of(record)}
+                save_snapshot(self.out / "snapshots", name, record["step"], model, optimiser, state)
+        profiler.close()
+        meter.close()
+        log.info(meter.summary())
 
-    def summary(self, name: str, totals: dict[str, Any]) -> None:
-        rate = totals["tokens"] / max(totals["seconds"], 1e-9)
-        log.info(
-            f"{name}: {totals['samples']:,} samples, {totals['tokens']:,} tokens ({totals['supervised']:,} supervised) "
-            f"in {totals['seconds']:.0f} s, {rate:,.0f} tokens/s; {len(totals['bad'])} bad records skipped, "
-            f"{totals['cut']:,} tokens cut"
-        )
+    def save_best(self, name: str, model: Llava, codec: Codec, record: dict[str, Any]) -> None:
+        """The weights of now as ``best/NAME``."""
+        if self.recipe.stages[name].lora is not None:
+            model = copy.deepcopy(model)
+            merge(model)
+        measured = {key: value for key, value in record.items() if key.startswith("valid/")}
+        card = self.card() | {"stage": name, "step": record["step"], "measured": measured}
+        checkpoint.save(model, codec, self.out / "best" / name, card)
 
     def card(self) -> dict[str, Any]:
         """``llavakit.json``: the recipe and where the checkpoint comes from."""

@@ -6,35 +6,50 @@ from dataclasses import dataclass
 
 import torch
 
-from llavakit.base.errors import WorkFailed
 from llavakit.data.loader import Step
 from llavakit.model.llava import Llava
+from llavakit.train.guard import Guard, Watch
+from llavakit.train.ledger import Ledger
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """Loss and gradient norm; ``ledger``: whose loss; ``unsound``: what is wrong with the step, or empty."""
+
     loss: float
     grad_norm: float
+    ledger: Ledger
+    unsound: str = ""
+    skipped: bool = False
 
 
 def train_step(
-    model: Llava, step: Step, optimiser: torch.optim.Optimizer, clip: float | None, precision: torch.dtype
+    model: Llava,
+    step: Step,
+    optimiser: torch.optim.Optimizer,
+    clip: float | None,
+    precision: torch.dtype,
+    watch: Watch | None = None,
 ) -> Outcome:
     """Loss is the sum over supervised tokens divided by their number in the whole step, however it is cut in rows.
 
-    Raises :class:`WorkFailed`, before any weight moves, when the loss or the gradient is not finite.
+    Where ``watch`` says so no weight moves, or :class:`~llavakit.base.errors.WorkFailed` is raised before one does;
+    without it, when loss or gradient is not finite.
     """
+    watch = watch or Watch(Guard(), "training")
     optimiser.zero_grad(set_to_none=True)
-    total = 0.0
+    total, ledger = 0.0, Ledger()
     for row in step.rows:
         batch = row.to(model.device)
+        losses: list[torch.Tensor] = []
         with torch.autocast(model.device.type, dtype=precision, enabled=precision != torch.float32):
-            loss = model(batch) / step.supervised
+            loss = model(batch, by_token=losses) / step.supervised
         loss.backward()
         total += loss.item()
+        ledger.add(batch, losses)
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip if clip is not None else float("inf")).item()
-    if not (total == total and norm == norm and abs(total) != float("inf") and norm != float("inf")):
-        raise WorkFailed(f"step {step.number}: loss {total}, gradient norm {norm}; lower the learning rate")
-    optimiser.step()
-    return Outcome(total, norm)
+    unsound, skipped = watch.judge(step.number, total, norm, ledger)
+    if not skipped:
+        optimiser.step()
+    return Outcome(total, norm, ledger, unsound, skipped)
