@@ -14,6 +14,7 @@ from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import Conversation
 from llavakit.data.dice import Dice
 from llavakit.data.keep import Keep
+from llavakit.data.lengths import Lengths
 from llavakit.data.source import Source
 from llavakit.data.sources.llava import ImageFirst, LlavaSource
 
@@ -23,8 +24,8 @@ class SourceSpec(Config):
     half (another in each epoch), 2 takes every record twice. ``keep`` says which records take part, ``cap`` how many
     of those at most (chosen by the seed, the same in every epoch). ``holdout`` is how many records do not train and
     validate instead: whole pictures are held out, so it is a few more, and they are the same for every seed.
-    ``records`` is the published size, for a plan made before the file is at hand; a file of another size is used as it
-    is."""
+    ``records`` and ``lengths`` are the published size, for a plan made before the file is at hand; a file of another
+    size is used as it is."""
 
     path: str
     images: str | None = None
@@ -33,6 +34,7 @@ class SourceSpec(Config):
     cap: int | None = Field(None, gt=0)
     holdout: int = Field(0, ge=0)
     records: int | None = None
+    lengths: Lengths | None = None
 
 
 class Chosen:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from llavakit.data.mixture import Mixture, SourceSpec, open_source
 from llavakit.eval.run import BENCHMARKS
 from llavakit.model import checkpoint
 from llavakit.model.encode import encode
+from llavakit.model.llava import Batch
 from llavakit.train import run as running
 from llavakit.train.run import train
 from llavakit.train.stage import Recipe
@@ -158,3 +161,11 @@ def test_a_limit_takes_whole_pictures_from_everywhere(tmp_path: Path) -> None:
     assert len(chosen) == 12 and chosen == [q.id for q in questions if q.id in chosen]
     pictures = sorted({int(id.split(".")[0]) for id in chosen})
     assert len(pictures) == 4 and max(pictures) >= 15 and math.isclose(len(some(questions, None)), 60)
+
+
+def one_row(codec: Any) -> Batch:
+    """Samples with and without a picture in a row."""
+    with tempfile.TemporaryDirectory() as folder:
+        write(Path(folder), 8)
+        source = open_source("all", SourceSpec(path=f"{folder}/data.json"), True)
+        return collate([encode(source[i], codec) for i in range(len(source))], codec.image_id)
