@@ -61,7 +61,11 @@ def _losses(axis: Any, records: Records) -> None:
 
 def _by_source(axis: Any, records: Records) -> None:
     """Running means of what trains, as lines; what is held out, as dots in the colour of its source."""
-    for number, source in enumerate(_sources(records)):
+    sources = _sources(records)
+    if not sources:
+        axis.set_axis_off()
+        return
+    for number, source in enumerate(sources):
         colour = f"C{number}"
         steps, losses = _series(records, f"loss/{source}")
         if len(steps):
