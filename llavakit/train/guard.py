@@ -17,14 +17,14 @@ from llavakit.base.log import log
 from llavakit.train.ledger import Ledger
 
 WINDOW, ENOUGH = 64, 16
-"""Sound steps that a loss is held against, and how many there must be before one is called a spike."""
+"""Steps that a loss is held against, and how many there must be before one is called a spike."""
 PATIENCE = 10
 """Steps skipped one after another; then the run is no run any more."""
 NAMED = 5
 
 
 class Guard(Config):
-    """What happens at an unsound step. ``spike``: how many times the median of the last sound losses is a spike."""
+    """What happens at an unsound step. ``spike``: how many times the median of the last losses is a spike."""
 
     not_finite: Literal["stop", "skip"] = "stop"
     spike: float = Field(3.0, gt=1)
@@ -32,7 +32,7 @@ class Guard(Config):
 
 
 class Watch:
-    """Judges the steps of one stage. ``losses``: those of the sound steps that a resumed stage has behind it."""
+    """Judges the steps of one stage. ``losses``: those of the steps that a resumed stage took before."""
 
     def __init__(self, guard: Guard, stage: str, losses: Iterable[float] = ()) -> None:
         self.guard = guard
@@ -44,16 +44,17 @@ class Watch:
         """What is wrong with a step (empty where nothing is), and whether it is to be left out. The same on every rank,
         given the loss and gradient norm of them all. Raises :class:`WorkFailed` where the run is to stop."""
         why, action = self._verdict(loss, norm)
-        if not why:
+        if action != "skip":
             self.recent.append(loss)
             self.in_a_row = 0
+        if not why:
             return "", False
         place = f"{self.stage}, step {number + 1}: {why}"
         said = f"{place}; samples: {_named(ledger)}"
         if action == "stop":
             raise WorkFailed(f"{said}; lower the learning rate, look at them, or set guard to skip such steps")
         log.warning(f"{said}; the step is {'skipped' if action == 'skip' else 'taken all the same'}")
-        self.in_a_row = self.in_a_row + 1 if action == "skip" else 0
+        self.in_a_row += action == "skip"
         if self.in_a_row == PATIENCE:
             raise WorkFailed(f"{place}; it is the {PATIENCE}th in a row to be skipped, so the model is beyond recovery")
         return why, action == "skip"

@@ -52,8 +52,10 @@ class Ledger:
 
     def by_source(self, names: Sequence[str]) -> dict[str, Sum]:
         """Sums over the examples of all ranks, for those of ``names`` that have any; the same names on every rank."""
-        total = torch.zeros(len(names), 2, dtype=torch.float64)
+        found = {name: [0.0, 0.0] for name in names}
         for member, one in self.by_example():
-            total[names.index(member.source)] += torch.tensor([one.loss, one.tokens], dtype=torch.float64)
+            found[member.source][0] += one.loss
+            found[member.source][1] += one.tokens
+        total = torch.tensor(list(found.values()), dtype=torch.float64)
         sums = zip(names, all_sum(total).tolist(), strict=True)
         return {name: Sum(loss, int(tokens)) for name, (loss, tokens) in sums if tokens}

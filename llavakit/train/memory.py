@@ -21,9 +21,6 @@ from torch.utils._pytree import tree_leaves
 
 from llavakit.model.llava import Batch, Llava
 
-SHORT, LONG = 2, 4
-"""Layers of the two stand-ins. Both even: some models alternate two kinds of layer."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -58,33 +55,35 @@ def step_memory(model: Llava, row: Row, precision: torch.dtype, cast_weights: bo
     ``cast_weights``: weights come in ``precision`` already, as from FSDP; else autocast makes copies of them.
     """
     layers = model.language_model.base_model.layers
-    depth = len(layers)
-    if depth <= 2 * LONG:
+    # Some models have two kinds of layer, by turns.
+    few = len(set(getattr(model.language_model.config, "layer_types", None) or ["alike"]))
+    if len(layers) <= 4 * few:
         return _measure(model, row, precision, cast_weights)
     ends = []
-    for count in (SHORT, LONG):
-        model.language_model.base_model.layers = layers[:count]
+    # Layers of their own: one that has been the last may have been taught so.
+    for some in (layers[:few], layers[few : 3 * few]):
+        model.language_model.base_model.layers = some
         ends.append(_measure(model, row, precision, cast_weights))
     model.language_model.base_model.layers = layers
-    return ends[0].along(ends[1], (depth - SHORT) / (LONG - SHORT))
+    return ends[0].along(ends[1], len(layers) / few - 1)
 
 
 def _measure(model: Llava, row: Row, precision: torch.dtype, cast_weights: bool) -> Kept:
     autocast = precision != torch.float32 and not cast_weights
     held = precision if cast_weights else torch.float32
-    with FakeTensorMode(), _filled(model, held):
-        batch = _batch(model, row)
-        model.train()
-        # Twice: before the second row the gradients of the first are there, and that is when most is held.
-        for _ in range(2):
-            live = Live(model)
-            with live:
-                with torch.autocast("cpu", precision, enabled=autocast):
-                    loss = model(batch)
-                if loss.requires_grad:
-                    loss.backward()
-            del loss
-        model.zero_grad(set_to_none=True)
+    # The batch is real: kernels may look where its segments lie and what is supervised.
+    batch = _batch(model, row)
+    model.train()
+    with FakeTensorMode(allow_non_fake_inputs=True), _filled(model, held):
+        # Most is held in a row that is not the step's first: the gradients are there already.
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.empty_like(parameter)
+        with Live(model) as live:
+            with torch.autocast("cpu", precision, enabled=autocast):
+                loss = model(batch)
+            if loss.requires_grad:
+                loss.backward()
     return live.most
 
 
@@ -164,17 +163,15 @@ def _filled(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 def _batch(model: Llava, row: Row) -> Batch:
     tokens, side = sum(row.segments), model.square.size
-    numbers = {"dtype": torch.long, "device": "cpu"}
-    image_at = torch.zeros(row.image_tokens, **numbers)  # type: ignore[call-overload]
-    ids, positions = torch.zeros(2, tokens, **numbers)  # type: ignore[call-overload]
-    predict, targets = torch.zeros(2, row.supervised, **numbers)  # type: ignore[call-overload]
+    zeros = torch.zeros(tokens, dtype=torch.long)
+    firsts = torch.arange(row.image_tokens)
     return Batch(
-        ids=ids,
-        positions=positions,
+        ids=zeros,
+        positions=torch.cat([torch.arange(n) for n in row.segments]),
         segments=list(row.segments),
-        predict=predict,
-        targets=targets,
-        pixels=torch.zeros(row.pictures, 3, side, side, dtype=torch.uint8, device="cpu") if row.pictures else None,
-        image_at=image_at,
-        take=torch.zeros(row.image_tokens, 2, **numbers) if row.tiled else None,  # type: ignore[call-overload]
+        predict=torch.arange(tokens - row.supervised, tokens),
+        targets=zeros[: row.supervised],
+        pixels=torch.zeros(row.pictures, 3, side, side, dtype=torch.uint8) if row.pictures else None,
+        image_at=firsts,
+        take=torch.stack([firsts * 0, firsts * 0], 1) if row.tiled else None,
     )

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from llavakit.base.dist import world_size
 from llavakit.base.log import log, metrics_line, progress
 from llavakit.data.loader import Step
 from llavakit.model.llava import Llava
@@ -29,8 +28,8 @@ def no_totals() -> dict[str, Any]:
 
 
 class Meter:
-    """Follows one stage from step ``done`` of ``total``. ``totals`` are kept up to date; ``peak``: FLOP/s of one
-    device, of which the model FLOPs utilisation is a share."""
+    """Follows one stage from step ``done`` of ``total``. ``totals`` are kept up to date; ``peak``: FLOP/s of this
+    process's device, of which the model FLOPs utilisation of its own rows is a share."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class Meter:
         return {
             "samples_per_second": round(step.samples / seconds, 3),
             "supervised_per_second": round(step.supervised / seconds, 1),
-            "mfu": round(flops / seconds / self.peak / world_size(), 4),
+            "mfu": round(flops / seconds / self.peak, 4),
             "memory_gib": round(peak_memory(self.device), 3),
             "seconds_left": round(sum(self.recent) / len(self.recent) * (self.total - step.number - 1), 1),
         }
@@ -108,7 +107,7 @@ class Meter:
         shown = {
             "loss": round(loss, 3),
             "norm": round(norm, 2),
-            **{f"lr {key}": rate for key, rate in rates.items()},
+            **{f"lr {key}": f"{rate:.2g}" for key, rate in rates.items()},
             "answer tok/s": round(found["supervised_per_second"]),
             "samples/s": round(found["samples_per_second"], 1),
             "MFU": f"{found['mfu']:.0%}",

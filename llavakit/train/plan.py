@@ -4,7 +4,7 @@ machines, memory, hours and cost."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,23 +169,23 @@ def _stage(recipe: Recipe, name: str, square: int, machines: Machines | None) ->
     work = Work(*(float(np.mean(v)) for v in (sizes.tokens, sizes.tokens**2, sizes.supervised, sizes.pictures)))
     seen = samples * stage.epochs
     steps = stage.steps(samples)
-    out = {
-        "name": name,
-        "samples": samples,
-        "published": known,
-        "lengths": lengths,
-        "steps": steps,
-        "trainable": {key: count(part(model, key), trainable=True) for key in PARTS},
-        "tokens": work.tokens * seen,
-        "flops": cost(work * seen),
-        "warmup": warmup_steps(steps, stage.warmup),
-    }
+    found = StagePlan(
+        name=name,
+        samples=samples,
+        published=known,
+        lengths=lengths,
+        steps=steps,
+        trainable={key: count(part(model, key), trainable=True) for key in PARTS},
+        tokens=work.tokens * seen,
+        flops=cost(work * seen),
+        warmup=warmup_steps(steps, stage.warmup),
+    )
     if machines is None:
-        return StagePlan(**out)
-    hours = out["flops"] / (machines.count * machines.gpu.tflops * 1e12 * machines.mfu) / 3600
+        return found
+    hours = found.flops / (machines.count * machines.gpu.tflops * 1e12 * machines.mfu) / 3600
     price = machines.gpu.price if machines.price is None else machines.price
     ways = {way: memory.whole() if ranks == 1 else memory.sharded(ranks) for way, ranks in machines.shares().items()}
-    return StagePlan(**out, hours=hours, cost=None if price is None else hours * machines.count * price, memory=ways)
+    return replace(found, hours=hours, cost=None if price is None else hours * machines.count * price, memory=ways)
 
 
 def _sources(recipe: Recipe, stage: Stage, square: int) -> Iterator[tuple[Sizes, int, bool, str]]:

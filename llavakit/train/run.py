@@ -176,7 +176,7 @@ class Run:
         sinks = open_sinks(self.recipe, name, self.out, done, self.looking.trackers)
         meter = Meter(name, model, names, len(steps), done, totals, self.peak, sinks)
         behind = [record for record in self.metrics.records if record["stage"] == name]
-        watch = Watch(self.recipe.guard, name, [r["loss"] for r in behind if "unsound" not in r])
+        watch = Watch(self.recipe.guard, name, [r["loss"] for r in behind if not r.get("skipped")])
         best, profiler = Best(stage.validation.best, behind), Profiler(self.looking.profile, self.out, name)
         for step in steps.read(done, self.recipe.workers):
             # Dropout too is a function of the step, or a resumed run would not be the unbroken one.

@@ -35,13 +35,19 @@ class TensorBoard:
     """Event files of one stage. Those of steps that a resumed run takes again are purged by ``done``."""
 
     def __init__(self, directory: Path, done: int) -> None:
-        from tensorboardX import SummaryWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
+        from tensorboardX.writer import FileWriter
 
-        self.writer = SummaryWriter(str(directory), purge_step=done + 1 if done else None)
+        self.proto: Any = summary_pb2.Summary
+        # A file of its own: the names end in the second, and a run may be resumed within one.
+        self.writer = FileWriter(str(directory), filename_suffix=f".{done}")
+        if done:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self.writer.add_event(event_pb2.Event(session_log=start), done + 1)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        for key, value in values.items():
-            self.writer.add_scalar(key, value, step)
+        # One event for all: one for each would take longer than a small model's step.
+        self.writer.add_summary(self.proto(value=[{"tag": k, "simple_value": v} for k, v in values.items()]), step)
 
     def close(self) -> None:
         self.writer.close()
