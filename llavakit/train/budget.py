@@ -64,7 +64,7 @@ class Budget:
             copies,
             4 * self.trainable,
             self.states,
-            kept.activations,
+            kept.activations + kept.passing,
             kept.logits,
         )
 
@@ -81,7 +81,7 @@ class Budget:
             size * gathered,
             4 * self.trainable / ranks + (size + 4) * reduced,
             self.states / ranks,
-            kept.activations,
+            kept.activations + kept.passing,
             kept.logits,
         )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,17 +36,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Kept:
-    """Bytes at the moment when a row takes most, beside weights, their gradients and the optimiser's states.
-    ``copies``: of weights, in the precision of the products; ``logits``: all that is as wide as the vocabulary."""
+    """Bytes that a row keeps from forward to backward, beside weights, their gradients and the optimiser's states.
+    ``copies``: of weights, in the precision of the products; ``logits``: all that is as wide as the vocabulary;
+    ``passing``: what there is more of at the worst moment."""
 
     copies: float
     activations: float
     logits: float
+    passing: float
+
+    @property
+    def total(self) -> float:
+        return self.copies + self.activations + self.logits + self.passing
 
     def along(self, other: Kept, times: float) -> Kept:
-        """The straight line from here through ``other``, at ``times`` the way."""
-        ends = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
-        return Kept(*(a + times * (b - a) for a, b in ends))
+        """The straight line from here through ``other``, at ``times`` the way; what passes does not grow with it."""
+        line = [a + times * (b - a) for a, b in zip(_kinds(self), _kinds(other), strict=True)]
+        return Kept(*line, passing=other.passing)
+
+
+def _kinds(kept: Kept) -> tuple[float, float, float]:
+    return kept.copies, kept.activations, kept.logits
 
 
 def step_memory(model: Llava, row: Row, precision: torch.dtype, cast_weights: bool = False) -> Kept:
@@ -57,15 +67,15 @@ def step_memory(model: Llava, row: Row, precision: torch.dtype, cast_weights: bo
     layers = model.language_model.base_model.layers
     # Some models have two kinds of layer, by turns.
     few = len(set(getattr(model.language_model.config, "layer_types", None) or ["alike"]))
-    if len(layers) <= 4 * few:
+    if len(layers) <= 5 * few:
         return _measure(model, row, precision, cast_weights)
     ends = []
     # Layers of their own: one that has been the last may have been taught so.
-    for some in (layers[:few], layers[few : 3 * few]):
+    for some in (layers[:few], layers[few : 5 * few]):
         model.language_model.base_model.layers = some
         ends.append(_measure(model, row, precision, cast_weights))
     model.language_model.base_model.layers = layers
-    return ends[0].along(ends[1], len(layers) / few - 1)
+    return ends[0].along(ends[1], (len(layers) / few - 1) / 3)
 
 
 def _measure(model: Llava, row: Row, precision: torch.dtype, cast_weights: bool) -> Kept:
@@ -82,9 +92,10 @@ def _measure(model: Llava, row: Row, precision: torch.dtype, cast_weights: bool)
         with Live(model) as live:
             with torch.autocast("cpu", precision, enabled=autocast):
                 loss = model(batch)
+            kept = dict(live.now)
             if loss.requires_grad:
                 loss.backward()
-    return live.most
+    return Kept(**kept, passing=live.peak - sum(kept.values()))
 
 
 class Live(TorchDispatchMode):
@@ -99,7 +110,6 @@ class Live(TorchDispatchMode):
         self.words = model.language_model.get_output_embeddings().weight.shape[0]
         self.born: dict[int, tuple[str, int]] = {}
         self.now = dict.fromkeys(("copies", "activations", "logits"), 0)
-        self.most = Kept(0, 0, 0)
         self.total = self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -127,9 +137,7 @@ class Live(TorchDispatchMode):
     def _add(self, kind: str, size: int) -> None:
         self.now[kind] += size
         self.total += size
-        if self.total > self.peak:
-            self.peak = self.total
-            self.most = Kept(**self.now)
+        self.peak = max(self.peak, self.total)
 
     def _end(self, key: int) -> None:
         kind, size = self.born.pop(key)
