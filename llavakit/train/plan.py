@@ -14,7 +14,7 @@ import torch
 from llavakit.base.errors import BadRequest
 from llavakit.base.log import progress
 from llavakit.chat.template import get_template
-from llavakit.data.lengths import Lengths, Sizes, measured, published
+from llavakit.data.lengths import SAMPLED, Lengths, Sizes, measured, published
 from llavakit.data.mixture import open_source
 from llavakit.image.anyres import AnyRes
 from llavakit.image.square import Square
@@ -153,7 +153,9 @@ def stage_sizes(recipe: Recipe, name: str, square: int) -> tuple[Sizes, int, boo
     total = sum(number for _, number, _, _ in found)
     rng = np.random.default_rng(0)
     parts = [
-        sizes.take(rng.choice(len(sizes.tokens), max(1, round(400 * number / total)))) for sizes, number, _, _ in found
+        # Each once before any twice, or a few long ones would move the mean.
+        sizes.take(np.resize(rng.permutation(len(sizes.tokens)), max(1, round(SAMPLED * number / total))))
+        for sizes, number, _, _ in found
     ]
     joined = Sizes.join(parts)
     kinds = dict.fromkeys(kind for _, _, _, kind in found)
