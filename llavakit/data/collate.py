@@ -9,11 +9,11 @@ import torch
 
 from llavakit.chat.labels import IGNORE
 from llavakit.model.encode import Example, pictures
-from llavakit.model.llava import Batch
+from llavakit.model.llava import Batch, Member
 
 
-def collate(examples: Sequence[Example], image_id: int) -> Batch:
-    """Packs ``examples`` end to end into one row; no token of it is padding."""
+def collate(examples: Sequence[Example], image_id: int, members: Sequence[Member] = ()) -> Batch:
+    """Packs ``examples`` end to end into one row; no token of it is padding. ``members``: who they are, in order."""
     lengths = [len(example) for example in examples]
     ids = np.concatenate([example.ids for example in examples])
     labels = np.concatenate([example.labels for example in examples])
@@ -31,4 +31,5 @@ def collate(examples: Sequence[Example], image_id: int) -> Batch:
         pixels=None if pixels is None else torch.from_numpy(pixels),
         image_at=torch.from_numpy(np.nonzero(ids == image_id)[0]),
         take=None if take is None else torch.from_numpy(take),
+        members=tuple(members),
     )

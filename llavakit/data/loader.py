@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture
 from llavakit.data.pack import pack
 from llavakit.model.encode import Codec, Example, encode
-from llavakit.model.llava import Batch
+from llavakit.model.llava import Batch, Member
 
 OnBad = Literal["stop", "skip"]
 
@@ -72,6 +73,7 @@ class Steps(torch.utils.data.Dataset[Step]):
 
     def __getitem__(self, number: int) -> Step:
         examples: list[Example] = []
+        members = []
         bad = []
         epoch, step = divmod(number, self.per_epoch)
         if self._order[0] != epoch:
@@ -86,6 +88,7 @@ class Steps(torch.utils.data.Dataset[Step]):
                     # A stream of its own: the order's is (seed, epoch).
                     conversation = augment(conversation, np.random.default_rng((self.mixture.seed, epoch, 1, place)))
                 examples.append(encode(conversation, self.codec))
+                members.append(Member(conversation.id, self.mixture.names[int(source)]))
             except BadRecord as error:
                 if self.on_bad == "stop":
                     raise
@@ -93,7 +96,7 @@ class Steps(torch.utils.data.Dataset[Step]):
         if not examples and ranks == 1:
             raise WorkFailed(f"step {number} has no usable record; the first is bad: {bad[0]}")
         packed = pack([len(example) for example in examples], self.row_tokens)
-        rows = [collate([examples[i] for i in row], self.codec.image_id) for row in packed]
+        rows = [collate([examples[i] for i in row], self.codec.image_id, [members[i] for i in row]) for row in packed]
         return Step(
             number=number,
             rows=sorted(rows, key=lambda row: row.pixels is None),
@@ -115,10 +118,18 @@ class Steps(torch.utils.data.Dataset[Step]):
             collate_fn=_same,
             worker_init_fn=_outlive_sigterm,
         )
-        for outcome in loader:
-            if isinstance(outcome, LlavakitError):
-                raise outcome
-            yield outcome
+        try:
+            for outcome in loader:
+                if isinstance(outcome, LlavakitError):
+                    raise outcome
+                yield outcome
+        except (OSError, EOFError) as error:
+            if not workers or "DataLoader worker" in str(error):  # its own error, brought here
+                raise
+            # What a worker had sent is fetched from it, and it died before that. The signal of its death may still
+            # come, and is raised here then, not where nobody expects it.
+            time.sleep(1)
+            raise WorkFailed(f"a process that prepares data died: {error!r} while it was read from") from None
 
 
 @contextlib.contextmanager

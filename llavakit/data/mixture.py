@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -13,6 +14,7 @@ from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import Conversation
 from llavakit.data.dice import Dice
 from llavakit.data.keep import Keep
+from llavakit.data.lengths import Lengths
 from llavakit.data.source import Source
 from llavakit.data.sources.llava import ImageFirst, LlavaSource
 
@@ -20,15 +22,19 @@ from llavakit.data.sources.llava import ImageFirst, LlavaSource
 class SourceSpec(Config):
     """A file in LLaVA's format. ``weight`` is how many times each record appears in an epoch: 0.5 takes a random
     half (another in each epoch), 2 takes every record twice. ``keep`` says which records take part, ``cap`` how many
-    of those at most (chosen by the seed, the same in every epoch). ``records`` is the published size, for a plan made
-    before the file is at hand; a file of another size is used as it is."""
+    of those at most (chosen by the seed, the same in every epoch). ``holdout`` is how many records do not train and
+    validate instead: whole pictures are held out, so it is a few more, and they are the same for every seed.
+    ``records`` and ``lengths`` are the published size, for a plan made before the file is at hand; a file of another
+    size is used as it is."""
 
     path: str
     images: str | None = None
     weight: float = Field(1.0, gt=0)
     keep: Keep = Keep()
     cap: int | None = Field(None, gt=0)
+    holdout: int = Field(0, ge=0)
     records: int | None = None
+    lengths: Lengths | None = None
 
 
 class Chosen:
@@ -46,15 +52,35 @@ class Chosen:
         return self.source[int(self.indices[index])]
 
 
-def open_source(name: str, spec: SourceSpec, image_first: ImageFirst, seed: int = 0) -> Source:
-    """The file of ``spec``, with what it keeps. Raises :class:`BadRequest` for one that is missing or broken."""
+def open_source(name: str, spec: SourceSpec, image_first: ImageFirst, seed: int = 0, held_out: bool = False) -> Source:
+    """The file of ``spec``, with what it keeps for training, or what it holds out. Raises :class:`BadRequest` for one
+    that is missing or broken."""
     source = LlavaSource(Path(spec.path), spec.images, image_first)
     indices = list(range(len(source)))
     if spec.keep != Keep():
         indices = [i for i in indices if spec.keep(source.records[i])]
-    if spec.cap is not None:
+    if spec.holdout or held_out:
+        apart = _held_out(source.records, indices, spec.holdout)
+        indices = [i for i in indices if (i in apart) == held_out]
+    if spec.cap is not None and not held_out:
         indices = Dice(seed, name, "cap").sample(indices, spec.cap, str)
     return source if len(indices) == len(source) else Chosen(source, indices)
+
+
+def _held_out(records: Sequence[Any], indices: Sequence[int], count: int) -> set[int]:
+    """Those of ``indices`` that belong to the first pictures of a fixed shuffle, until there are ``count``."""
+    by_picture: dict[str, list[int]] = {}
+    for index in indices:
+        record = records[index]
+        picture = record.get("image") if isinstance(record, dict) else None
+        by_picture.setdefault(str(picture) if picture else f"record {index}", []).append(index)
+    # No seed: runs that differ by it are measured on the same records.
+    dice, found = Dice(0, "holdout"), set[int]()
+    for picture in sorted(by_picture, key=dice.roll):
+        if len(found) >= count:
+            break
+        found.update(by_picture[picture])
+    return found
 
 
 class Mixture:

@@ -94,4 +94,5 @@ def beside(row: Batch, other: Batch) -> Batch:
         predict=row.predict,
         targets=row.targets,
         image_at=other.image_at + len(row.ids),
+        members=row.members,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -14,6 +15,13 @@ from llavakit.model.attention import packed
 from llavakit.model.connector import Connector
 from llavakit.model.native import Format
 from llavakit.model.towers import VisionTower
+
+
+class Member(NamedTuple):
+    """An example of a row: its own id, and the name of its source in the mixture."""
+
+    id: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Batch:
     pixels      uint8[n, 3, S, S] or None when no example has an image
     image_at    int64[K]  positions in the row that take image features, in order
     take        int64[K, 2], which: image and feature within it, or (-1, 0) for a row end; None: all, in order
+    members     whose segment it is, in order; empty where nobody asks
     """
 
     ids: torch.Tensor
@@ -38,6 +47,7 @@ class Batch:
     pixels: torch.Tensor | None
     image_at: torch.Tensor
     take: torch.Tensor | None = None
+    members: tuple[Member, ...] = ()
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
@@ -142,13 +152,20 @@ class Llava(nn.Module):
         cap = getattr(self.language_model.config, "final_logit_softcapping", None)
         return torch.tanh(out / cap) * cap if cap else out
 
-    def forward(self, batch: Batch, chunk: int = 4096) -> torch.Tensor:
+    def forward(
+        self, batch: Batch, chunk: int = 4096, by_token: Callable[[torch.Tensor], None] | None = None
+    ) -> torch.Tensor:
         """Sum (not mean) of the cross-entropy over supervised tokens, float32 scalar.
 
         The head runs at supervised positions only, ``chunk`` of them at a time; no full logits tensor exists.
+        ``by_token`` is given the losses that were summed, float32[S] in all and without gradient. (A list to fill would
+        not do: a sharded module hands ``forward`` copies of lists.)
         """
         states = self.hidden(batch)[batch.predict]
         total = states.new_zeros((), dtype=torch.float32)
         for part, targets in zip(states.split(chunk), batch.targets.split(chunk), strict=True):
-            total = total + nn.functional.cross_entropy(self.logits(part).float(), targets, reduction="sum")
+            losses = nn.functional.cross_entropy(self.logits(part).float(), targets, reduction="none")
+            if by_token is not None:
+                by_token(losses.detach())
+            total = total + losses.sum()
         return total

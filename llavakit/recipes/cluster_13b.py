@@ -3,7 +3,8 @@ augmented pictures.
 
 As described, the warm-up has 1000 steps. Of the published data, in batches of 2048, stage 1 is 273 steps and stage 2
 is 975: the rate still rises when they end, at 27 % and 98 % of its peak, and the cosine never begins. The description
-must have had more data; ``stages.align.warmup=0.03`` is the published share.
+must have had more data; on this data training refuses such a warm-up, and ``stages.align.warmup=0.03`` and the same
+for ``tune`` is the published share.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ Batches are the paper's, 128 and 32. The public scripts say 128 for both: ``stag
 
 from __future__ import annotations
 
+from llavakit.data.lengths import Lengths
 from llavakit.data.mixture import SourceSpec
-from llavakit.recipes.llava15_7b import DATA
+from llavakit.recipes.llava15_7b import CAPTIONS, DATA
 from llavakit.recipes.llava15_7b import recipe as llava15_7b
 from llavakit.train.stage import Recipe
 
@@ -17,9 +18,13 @@ def recipe() -> Recipe:
         path=f"{DATA}/LLaVA-CC3M-Pretrain-595K/chat.json",
         images=f"{DATA}/LLaVA-CC3M-Pretrain-595K/images",
         records=595_375,
+        lengths=CAPTIONS,
     )
     instruct = SourceSpec(
-        path=f"{DATA}/LLaVA-Instruct-150K/llava_instruct_158k.json", images=f"{DATA}/coco/train2017", records=157_712
+        path=f"{DATA}/LLaVA-Instruct-150K/llava_instruct_158k.json",
+        images=f"{DATA}/coco/train2017",
+        records=157_712,
+        lengths=Lengths(text=232, spread=0.4, supervised=0.6),
     )
     return llava15_7b().evolve(
         {

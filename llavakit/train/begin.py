@@ -6,10 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llavakit.base.dist import first, world_size
-from llavakit.base.errors import BadRequest
 from llavakit.chat.template import get_template
 from llavakit.model.build import ModelSpec, build, outline, weightless
 from llavakit.model.checkpoint import open_checkpoint
@@ -39,18 +36,6 @@ def begin(recipe: Recipe, number: int, out: Path) -> tuple[Llava, Codec, Give | 
     if codec.grids is not None and model.image_newline is None:
         model.add_newline(recipe.seed)
     return model, codec, give
-
-
-def check_machine(recipe: Recipe) -> None:
-    """Raises :class:`BadRequest` for what this machine, or this number of processes, cannot do."""
-    if recipe.precision == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
-        raise BadRequest(f"precision: {torch.cuda.get_device_name()} has no bfloat16; choose precision=float32")
-    for name, stage in recipe.stages.items():
-        if stage.optimiser == "muon" and world_size() > 1:
-            raise BadRequest(
-                f"stages.{name}.optimiser: muon works on whole matrices, and {world_size()} processes have pieces; "
-                "choose adamw, or one process"
-            )
 
 
 def _from_parts(recipe: Recipe, out: Path) -> tuple[Llava, Any, Give | None]:

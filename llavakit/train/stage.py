@@ -19,6 +19,8 @@ from llavakit.model.adapters import Lora
 from llavakit.model.build import ModelSpec
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
+from llavakit.train.guard import Guard
+from llavakit.train.validation_spec import Validation
 
 Sharding = Literal["all", "node"]
 
@@ -52,14 +54,39 @@ class Stage(Config):
     """Random crops and flips of pictures whose text does not speak of what they would change."""
     row_tokens: int = Field(4096, gt=0)
     """Tokens that go through the model at once; a step is as many packed rows as its samples need."""
+    eval_every: int | None = Field(None, gt=0)
+    """Steps between validations, where something is held out or named in ``validation``; None: at the end alone."""
+    validation: Validation = Validation()
 
     @model_validator(mode="after")
     def _template_exists(self) -> Stage:
         get_template(self.template)
         return self
 
+    @property
+    def validates(self) -> bool:
+        """Whether there is anything to measure it by."""
+        held = any(spec.holdout for spec in self.data.values())
+        return bool(held or self.validation.sources or self.validation.bench)
+
+    @model_validator(mode="after")
+    def _validation_is_coherent(self) -> Stage:
+        own = self.validation
+        if not self.validates and (self.eval_every is not None or own.keep_best):
+            raise ValueError("eval_every: nothing is held out (data.NAME.holdout) or named in validation")
+        losses = own.sources or any(spec.holdout for spec in self.data.values())
+        known = [*(["loss"] if losses else []), *own.bench]
+        if self.validates and own.best not in known and (own.best != "loss" or own.keep_best):
+            raise ValueError(f"validation.best: {own.best!r} is not measured; measured are {', '.join(known)}")
+        if twice := sorted(own.sources.keys() & {name for name, spec in self.data.items() if spec.holdout}):
+            raise ValueError(f"validation.sources: {twice[0]!r} is the name of a source that holds records out")
+        return self
+
     @model_validator(mode="after")
     def _is_coherent(self) -> Stage:
+        for part, rate in self.train.items():
+            if not (0 < rate < math.inf):
+                raise ValueError(f"train.{part}: the rate {rate:g} trains nothing; give one above 0 or leave it out")
         if self.warmup >= 1 and self.warmup != int(self.warmup):
             raise ValueError(f"warmup: {self.warmup:g} is neither a share of the steps nor a number of them")
         if self.tower_layers is not None and "vision_tower" not in self.train:
@@ -68,6 +95,10 @@ class Stage(Config):
             if part not in self.train:
                 raise ValueError(f"lora.parts: {part} is not named in train, so its adapters would not learn")
         return self
+
+    def steps(self, samples: int) -> int:
+        """Optimiser steps for ``samples`` an epoch, the last of an epoch of what is left."""
+        return max(1, round(-(-samples // self.batch_size) * self.epochs))
 
     def image_tokens(self, square: int) -> int:
         """Of the picture that has most, where one square has ``square``."""
@@ -88,6 +119,7 @@ class Recipe(Config):
     seed: int = 0
     workers: int = Field(2, ge=0)
     on_bad: OnBad = "stop"
+    guard: Guard = Guard()
     snapshot_every: int = Field(500, gt=0)
     """Optimiser steps between snapshots."""
     keep: int = Field(2, gt=0)

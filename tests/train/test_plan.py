@@ -9,7 +9,8 @@ import yaml
 
 from llavakit.base.errors import BadRequest
 from llavakit.recipes import resolve
-from llavakit.train.plan import plan, text
+from llavakit.train.plan import plan
+from llavakit.train.plan_text import text
 from llavakit.train.stage import Recipe
 
 

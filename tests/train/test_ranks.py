@@ -32,6 +32,7 @@ def many(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     data = {"all": {"path": str(write(tmp_path_factory.mktemp("data"), 13))}}
     every = {f"stages.{name}.{key}": value for name in recipe.stages for key, value in changes.items()}
     rates = {"vision_tower": 1e-4, "connector": 3e-3, "language_model": 1e-3}
+    every |= {"stages.tune.validation": {"sources": {"apart": data["all"]}, "keep_best": True}}
     return recipe.evolve(every | {"stages.tune.train": rates, "stages.align.data": data, "stages.tune.data": data})
 
 
@@ -57,6 +58,7 @@ def same(one: Path, other: Path, rates: float = 1e-3) -> None:
     """Same losses and weights of every stage, to 1e-6."""
     for mine, theirs in zip(lines(one), lines(other), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+        assert mine.get("valid/loss/apart") == pytest.approx(theirs.get("valid/loss/apart"), rel=1e-5)
         assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
         assert [mine[key] for key in ("samples", "tokens", "supervised")] == [
             theirs[key] for key in ("samples", "tokens", "supervised")

@@ -51,7 +51,7 @@ def test_what_a_run_leaves_behind(finished: Path, recipe: Recipe) -> None:
     totals = json.loads((finished / "stages" / "align" / "llavakit.json").read_text())["totals"]
     assert totals["samples"] == 48 and totals["bad"] == []
     left = {path.name for path in finished.iterdir()}
-    assert left == {"run.json", "metrics.jsonl", "loss.png", "stages", "model"}
+    assert left == {"run.json", "metrics.jsonl", "loss.png", "tensorboard", "stages", "model"}
 
 
 def test_an_output_directory_is_never_taken_over(finished: Path, recipe: Recipe, tmp_path: Path) -> None:

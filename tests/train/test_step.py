@@ -69,7 +69,7 @@ def test_a_step_that_is_not_finite_is_named_and_moves_no_weight(toy: Any, recipe
     train_step(model, step, optimiser, None, torch.float32)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     step.number = 41
-    with pytest.raises(WorkFailed, match=r"step 41: loss .*nan"):
+    with pytest.raises(WorkFailed, match=r"step 42: loss .*nan"):
         train_step(model, step, optimiser, None, torch.float32)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 

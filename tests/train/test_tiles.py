@@ -78,7 +78,8 @@ def test_what_cannot_be_is_said_before_anything_is_trained(recipe: Recipe, tmp_p
 
 def test_a_plan_counts_the_largest_picture(recipe: Recipe) -> None:
     from llavakit.recipes.llava15_7b import recipe as published
-    from llavakit.train.plan import plan, text
+    from llavakit.train.plan import plan
+    from llavakit.train.plan_text import text
 
     tiles = published().evolve({"stages.tune.image": {"grids": "llava16"}})
     with pytest.raises(BadRequest, match="up to 2928 tokens and max_length is 2048"):
