@@ -10,8 +10,9 @@ from torch import nn
 
 from llavakit.base.errors import BadRequest
 from llavakit.image.square import Square, normalise
-from llavakit.model.attention import packed
 from llavakit.model.connector import Connector
+from llavakit.model.fused import cross_entropy
+from llavakit.model.lean import packed_states
 from llavakit.model.native import Format
 from llavakit.model.towers import VisionTower
 
@@ -122,18 +123,17 @@ class Llava(nn.Module):
         chosen = features.flatten(0, 1).index_select(0, (image * features.shape[1] + feature).clamp(min=0))
         return torch.where(image[:, None] < 0, end.to(chosen.dtype), chosen)
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """Last hidden states ``[T, H]`` of a packed row; examples do not see each other."""
+    def hidden(self, batch: Batch, predicting: bool = False) -> torch.Tensor:
+        """Last hidden states ``[T, H]`` of a packed row, or ``[S, H]`` of its positions ``predict`` alone; examples do
+        not see each other."""
         embeddings = self.embed(batch.ids, batch.pixels, batch.image_at, batch.take)
-        with packed(self.language_model):
-            out = self.language_model.base_model(
-                inputs_embeds=embeddings[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                segments=batch.segments,
-            )
-        states: torch.Tensor = out.last_hidden_state[0]
-        return states
+        return packed_states(
+            self.language_model,
+            batch.positions,
+            batch.segments,
+            batch.predict if predicting else None,
+            inputs_embeds=embeddings[None],
+        )
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Last hidden states ``[..., H]`` -> logits ``[..., V]``, as the language model itself forms them."""
@@ -141,13 +141,13 @@ class Llava(nn.Module):
         cap = getattr(self.language_model.config, "final_logit_softcapping", None)
         return torch.tanh(out / cap) * cap if cap else out
 
-    def forward(self, batch: Batch, chunk: int = 4096) -> torch.Tensor:
+    def forward(self, batch: Batch, chunk: int = 1024) -> torch.Tensor:
         """Sum (not mean) of the cross-entropy over supervised tokens, float32 scalar.
 
         The head runs at supervised positions only, ``chunk`` of them at a time; no full logits tensor exists.
         """
-        states = self.hidden(batch)[batch.predict]
+        states = self.hidden(batch, predicting=True)
         total = states.new_zeros((), dtype=torch.float32)
         for part, targets in zip(states.split(chunk), batch.targets.split(chunk), strict=True):
-            total = total + nn.functional.cross_entropy(self.logits(part).float(), targets, reduction="sum")
+            total = total + cross_entropy(self.logits(part), targets)
         return total

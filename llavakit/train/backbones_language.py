@@ -17,9 +17,10 @@ from llavakit.chat.template import TEMPLATES, get_template
 from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture, SourceSpec
 from llavakit.image.square import Square
-from llavakit.model.attention import packed
 from llavakit.model.build import grow_tokenizer
 from llavakit.model.encode import Codec, Example, encode
+from llavakit.model.fused import cross_entropy
+from llavakit.model.lean import packed_states
 from llavakit.model.llava import Batch
 from llavakit.model.quiet import quiet
 from llavakit.train.backbones_spec import Backbones
@@ -90,14 +91,8 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metri
 
     def loss() -> torch.Tensor:
         batch = next(source)
-        with packed(model):
-            states = model.model(
-                input_ids=batch.ids[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                segments=batch.segments,
-            ).last_hidden_state[0]
-        return torch.nn.functional.cross_entropy(model.lm_head(states[batch.predict]).float(), batch.targets)
+        states = packed_states(model, batch.positions, batch.segments, batch.predict, input_ids=batch.ids[None])
+        return cross_entropy(model.lm_head(states), batch.targets) / len(batch.targets)
 
     tokens = sum(len(example) for lesson in lessons for example in lesson)
     log.info(f"language: {tokens:,} tokens of {sum(map(len, lessons)):,} texts, {len(tokenizer)} words")

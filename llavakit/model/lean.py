@@ -1,0 +1,140 @@
+"""Decoder layers that do only what somebody needs, for training on packed rows.
+
+The layers stay transformers' own: hooks, adapters and sharding see the modules that they know, and every matrix is
+called through its module. Only what stands between the matrices is ours, and of the last layer only those positions are
+computed whose next token is supervised: keys and values of all, queries and all that follows of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import nn
+
+from llavakit.model.attention import attend, packed, segmented
+from llavakit.model.blocks import Queries
+from llavakit.model.fused import rms_norm, rotate, silu_times
+
+
+def packed_states(
+    language_model: Any,
+    positions: torch.Tensor,
+    segments: list[int],
+    predict: torch.Tensor | None = None,
+    **given: torch.Tensor,
+) -> torch.Tensor:
+    """Last hidden states ``float[T, H]`` of a packed row, ``given`` as ``input_ids [1, T]`` or ``inputs_embeds``; or
+    ``[S, H]`` of its positions ``predict`` int64[S], ascending."""
+    queries = None
+    if _prepared(language_model) and predict is not None:
+        queries = Queries.of(predict, segments)
+    with packed(language_model):
+        out = language_model.base_model(
+            position_ids=positions[None],
+            use_cache=False,
+            segments=segments,
+            **({} if queries is None else {"queries": queries}),
+            **given,
+        )
+    states: torch.Tensor = out.last_hidden_state[0]
+    return states if predict is None or queries is not None else states.index_select(0, predict)
+
+
+def _prepared(language_model: Any) -> bool:
+    """Teaches the layers of ``language_model`` to take ``segments`` (and the last one ``queries``), in place, once; any
+    other call of them is as before. Returns whether its last layer heeds ``queries``."""
+    layers = language_model.base_model.layers
+    known = _known(layers[-1])
+    for layer in layers:
+        if "forward" not in vars(layer):
+            layer.forward = MethodType(_packed_layer, layer)
+            layer.is_last = layer is layers[-1]
+    return known
+
+
+def _known(layer: nn.Module) -> bool:
+    """Whether it is a layer as Llama's: transformers' class says what it computes."""
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+    from transformers.models.mistral.modeling_mistral import MistralDecoderLayer
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
+
+    if not isinstance(layer, (LlamaDecoderLayer, MistralDecoderLayer, Qwen2DecoderLayer, Qwen3DecoderLayer)):
+        return False
+    return not (layer.training and layer.self_attn.attention_dropout)
+
+
+def _packed_layer(
+    self: Any,
+    hidden_states: torch.Tensor,
+    *args: Any,
+    segments: list[int] | None = None,
+    queries: Queries | None = None,
+    **others: Any,
+) -> torch.Tensor:
+    """The forward of a layer, as its method."""
+    plain: Callable[..., torch.Tensor] = type(self).forward
+    if segments is None:
+        return plain(self, hidden_states, *args, **others)
+    if not segmented(self.self_attn.config) or not _known(self):
+        return plain(self, hidden_states, *args, segments=segments, **others)
+    return _layer(self, hidden_states, others["position_embeddings"], segments, queries if self.is_last else None)
+
+
+def _layer(
+    layer: Any,
+    x: torch.Tensor,
+    positions: tuple[torch.Tensor, torch.Tensor],
+    segments: list[int],
+    queries: Queries | None,
+) -> torch.Tensor:
+    """``x`` float[1, T, H] -> float[1, T, H], or [1, S, H] of the S ``queries``."""
+    x = x[0]
+    attention, normed = layer.self_attn, norm(layer.input_layernorm, x)
+    asking = normed
+    cos, sin = (half[0, :, None, : half.shape[-1] // 2] for half in positions)
+    k = _heads(attention, "k", normed, cos, sin)
+    v = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
+    if queries is not None:
+        x, asking, cos, sin = (t.index_select(0, queries.index) for t in (x, normed, cos, sin))
+    q = _heads(attention, "q", asking, cos, sin)
+    q, k, v = (t.transpose(0, 1) for t in (q, k, v))
+    read = attend(q, k, v, segments, attention.scaling, _window(attention), queries)
+    x = x + attention.o_proj(read.transpose(0, 1).flatten(1))
+    return (x + _mlp(layer.mlp, norm(layer.post_attention_layernorm, x)))[None]
+
+
+def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """What a Llama's RMSNorm makes of ``x``, in the type of the next product."""
+    if x.device.type != "cpu":
+        out: torch.Tensor = module(x)
+        return out
+    return rms_norm(x, module.weight, module.variance_epsilon)
+
+
+def _heads(attention: Any, name: str, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Queries or keys ``[T, heads, d]`` of ``x [T, H]``, turned to their positions."""
+    heads = getattr(attention, f"{name}_proj")(x).unflatten(-1, (-1, attention.head_dim))
+    own_norm = getattr(attention, f"{name}_norm", None)
+    if own_norm is not None:
+        heads = own_norm(heads)
+    return rotate(heads, cos.to(heads.dtype), sin.to(heads.dtype))
+
+
+def _window(attention: Any) -> int | None:
+    """How far back a layer sees. Mistral's is in its configuration; Qwen's layers differ, and each has its own."""
+    if hasattr(attention, "sliding_window"):
+        own: int | None = attention.sliding_window
+        return own
+    return getattr(attention.config, "sliding_window", None)
+
+
+def _mlp(mlp: Any, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(mlp.act_fn, nn.SiLU) or getattr(mlp.config, "hidden_act", "") == "silu":
+        out: torch.Tensor = mlp.down_proj(silu_times(mlp.gate_proj(x), mlp.up_proj(x)))
+        return out
+    plain: torch.Tensor = mlp(x)
+    return plain
