@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 
+ROUND = 32
 HEADS = 8  # at a time; with the rows below, scores stay within a core's cache
 ROWS = {torch.float32: 64, torch.bfloat16: 128, torch.float16: 128}
 
@@ -48,7 +50,7 @@ def attend(
 ) -> torch.Tensor:
     """Causal attention within each segment. ``query`` float[H, Q, d]; ``key``, ``value`` float[K, T, d], H a multiple
     of K; Q is T, or the number of ``queries``. Returns float[H, Q, d]."""
-    at = [range(length) for length in segments] if queries is None else queries.at
+    at = [list(range(length)) for length in segments] if queries is None else queries.at
     out: torch.Tensor = _Attend.apply(query, key, value, tuple(segments), at, scale, window)
     return out
 
@@ -61,26 +63,27 @@ class _Attend(torch.autograd.Function):
         key: torch.Tensor,
         value: torch.Tensor,
         segments: tuple[int, ...],
-        at: list[Sequence[int]],
+        at: list[list[int]],
         scale: float,
         window: int | None,
     ) -> torch.Tensor:
-        # Contiguous once: oneDNN's products would copy slices of anything else, block after block.
-        query, key, value = (tensor.contiguous() for tensor in (query * scale, key, value))
+        rows, keys = _Even.of([len(positions) for positions in at]), _Even.of(segments)
+        query, key, value = rows.padded(query * scale), keys.padded(key), keys.padded(value)
         ctx.save_for_backward(query, key, value)
-        ctx.given = segments, at, window
+        ctx.given = rows, keys, at, window
         ctx.scale = scale
-        out = _like(query)
+        out = torch.empty_like(query)
         for block in _blocks(query, key, *ctx.given):
-            block.of(out).copy_((block.weights(query, key) @ value[block.k]).view(block.shape))
-        return out
+            out[block.q] = (block.weights(query, key) @ value[block.k]).view(block.shape)
+        return rows.plain(out)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        d_query, d_key, d_value = _like(query), _like(key).zero_(), _like(value).zero_()
+        rows, keys, _, _ = ctx.given
+        gradient = rows.padded(gradient)
+        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
         for block in _blocks(query, key, *ctx.given):
             weights = block.weights(query, key)
             given = block.rows(gradient)
@@ -88,15 +91,42 @@ class _Attend(torch.autograd.Function):
             d_scores = torch.ops.aten._softmax_backward_data(
                 given @ value[block.k].transpose(1, 2), weights, -1, weights.dtype
             )
-            block.of(d_query).copy_((d_scores @ key[block.k]).view(block.shape))
+            d_query[block.q] = (d_scores @ key[block.k]).view(block.shape)
             d_key[block.k] += d_scores.transpose(1, 2) @ block.rows(query)
-        return d_query.mul_(ctx.scale), d_key, d_value, None, None, None, None
+        return rows.plain(d_query.mul_(ctx.scale)), keys.plain(d_key), keys.plain(d_value), None, None, None, None
 
 
-def _like(tensor: torch.Tensor) -> torch.Tensor:
-    """Of that shape ``[H, T, d]``, laid out as ``[T, H, d]``: then the layers around need no copy."""
-    heads, tokens, width = tensor.shape
-    return tensor.new_empty(tokens, heads, width).transpose(0, 1)
+@dataclass(frozen=True)
+class _Even:
+    """Segments with room up to a round number of tokens: oneDNN compiles its kernels for each shape, half a millisecond
+    each time, so there must be few. What is in the room is zero, and stands after all that a query sees."""
+
+    counts: Sequence[int]
+    starts: list[int]
+
+    @classmethod
+    def of(cls, counts: Sequence[int]) -> _Even:
+        return cls(counts, [0, *accumulate(_even(count) for count in counts)])
+
+    def padded(self, tensor: torch.Tensor) -> torch.Tensor:
+        """``[H, T, d]`` -> ``[H, T with room, d]``, contiguous: else oneDNN copies slice after slice."""
+        heads, _, width = tensor.shape
+        out = tensor.new_zeros(heads, self.starts[-1], width)
+        for start, part in zip(self.starts, tensor.split(list(self.counts), 1), strict=False):
+            out[:, start : start + part.shape[1]] = part
+        return out
+
+    def plain(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The inverse, laid out as ``[T, H, d]``: then the layers around need no copy."""
+        heads, _, width = tensor.shape
+        out = tensor.new_empty(sum(self.counts), heads, width).transpose(0, 1)
+        for start, part in zip(self.starts, out.split(list(self.counts), 1), strict=False):
+            part.copy_(tensor[:, start : start + part.shape[1]])
+        return out
+
+
+def _even(count: int) -> int:
+    return -(-count // ROUND) * ROUND
 
 
 @dataclass(frozen=True)
@@ -108,9 +138,6 @@ class _Block:
     hidden: torch.Tensor
     """``bool[n, k]``: which of the last k keys a query does not see"""
     shape: tuple[int, int, int]
-
-    def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor[self.q]
 
     def rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """``[H, n, d]`` with the query heads that share a key head one after another: ``[K, H / K * n, d]``."""
@@ -126,33 +153,29 @@ class _Block:
 
 
 def _blocks(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    segments: tuple[int, ...],
-    at: list[Sequence[int]],
-    window: int | None,
+    query: torch.Tensor, key: torch.Tensor, rows: _Even, keys: _Even, at: list[list[int]], window: int | None
 ) -> Iterator[_Block]:
     heads, _, width = query.shape
     repeat = heads // key.shape[0]
-    together = max(1, HEADS // repeat)
-    rows, first_query, first_key = ROWS.get(query.dtype, 64), 0, 0
-    for length, positions in zip(segments, at, strict=True):
-        for start in range(0, len(positions), rows):
-            some = torch.tensor(positions[start : start + rows])
-            low = 0 if window is None else max(0, positions[start] - window + 1)
-            high = positions[min(start + rows, len(positions)) - 1] + 1
-            hidden = _hidden(some, low, positions[start], high, window)
+    together, size = max(1, HEADS // repeat), ROWS.get(query.dtype, 64)
+    for first_query, first_key, positions in zip(rows.starts, keys.starts, at, strict=False):
+        # Queries in the room see what the last one sees.
+        filled = [*positions, *positions[-1:] * (_even(len(positions)) - len(positions))]
+        for start in range(0, len(filled), size):
+            some = filled[start : start + size]
+            low = 0 if window is None else max(0, some[0] - window + 1) // ROUND * ROUND
+            high = _even(some[-1] + 1)
+            hidden = _hidden(torch.tensor(some), low, high, window)
             q = slice(first_query + start, first_query + start + len(some))
             k = slice(first_key + low, first_key + high)
             for head in range(0, key.shape[0], together):
                 last = min(head + together, key.shape[0])
                 shape = ((last - head) * repeat, len(some), width)
                 yield _Block((slice(head * repeat, last * repeat), q), (slice(head, last), k), hidden, shape)
-        first_query, first_key = first_query + len(positions), first_key + length
 
 
-def _hidden(at: torch.Tensor, low: int, first: int, high: int, window: int | None) -> torch.Tensor:
+def _hidden(at: torch.Tensor, low: int, high: int, window: int | None) -> torch.Tensor:
     """What each query may not see of the keys up to ``high``, from the first on that not all of them see."""
-    keys = torch.arange(first + 1 if window is None else low, high)
+    keys = torch.arange(int(at[0]) + 1 if window is None else low, high)
     hidden = keys > at[:, None]
     return hidden if window is None else hidden | (keys <= at[:, None] - window)
