@@ -8,15 +8,20 @@ computed whose next token is supervised: keys and values of all, queries and all
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from llavakit.model.attention import attend, packed, segmented
 from llavakit.model.blocks import Queries
 from llavakit.model.fused import rms_norm, rotate, silu_times
+
+Recompute = Literal["none", "layers", "products"]
+PRODUCTS = [torch.ops.aten.mm.default, torch.ops.aten.addmm.default]
 
 
 def packed_states(
@@ -79,9 +84,34 @@ def _packed_layer(
     plain: Callable[..., torch.Tensor] = type(self).forward
     if segments is None:
         return plain(self, hidden_states, *args, **others)
-    if not segmented(self.self_attn.config) or not _known(self):
+    if not segmented(self.self_attn.config):
         return plain(self, hidden_states, *args, segments=segments, **others)
-    return _layer(self, hidden_states, others["position_embeddings"], segments, queries if self.is_last else None)
+    if _known(self):
+        asked = queries if self.is_last else None
+        run = partial(_layer, self, positions=others["position_embeddings"], segments=segments, queries=asked)
+    else:
+        run = partial(_plain_layer, self, args, segments=segments, **others)
+    how: Recompute = getattr(self, "recompute", "none")
+    if how == "none" or not (self.training and torch.is_grad_enabled()):
+        return run(hidden_states)
+    keep: dict[str, Any] = {}
+    if how == "products":
+        keep["context_fn"] = partial(create_selective_checkpoint_contexts, PRODUCTS)
+    out: torch.Tensor = checkpoint(run, hidden_states, use_reentrant=False, **keep)
+    return out
+
+
+def _plain_layer(layer: Any, args: tuple[Any, ...], hidden_states: torch.Tensor, **others: Any) -> torch.Tensor:
+    """transformers' own forward of it. Within :func:`packed` of its own: backward may compute it again, much later."""
+    with packed(layer.self_attn):
+        out: torch.Tensor = type(layer).forward(layer, hidden_states, *args, **others)
+    return out
+
+
+def recompute(language_model: Any, how: Recompute) -> None:
+    """Has the layers of ``language_model`` keep, when they train, only what ``how`` says."""
+    for layer in language_model.base_model.layers:
+        layer.recompute = how
 
 
 def _layer(

@@ -11,6 +11,7 @@ from torch import nn
 from llavakit.base.errors import BadRequest
 from llavakit.image.square import Square, normalise
 from llavakit.model.connector import Connector
+from llavakit.model.features import FeatureCache
 from llavakit.model.fused import cross_entropy
 from llavakit.model.lean import packed_states
 from llavakit.model.native import Format
@@ -64,6 +65,8 @@ class Llava(nn.Module):
         self.multi_modal_projector = connector
         self.language_model: Any = language_model
         self.square = square
+        self.features: FeatureCache | None = None
+        """Where features of the tower are kept while it is frozen."""
 
     @property
     def device(self) -> torch.device:
@@ -96,10 +99,17 @@ class Llava(nn.Module):
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pixels ``[n, 3, S, S]`` -> language embeddings ``[n, N, H]``."""
         frozen = not any(parameter.requires_grad for parameter in self.vision_tower.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = self.vision_tower(normalise(pixels, self.square, self.dtype))
+        if frozen and self.features is not None:
+            features = self.features(pixels, self._seen)
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                features = self._seen(pixels)
         out: torch.Tensor = self.multi_modal_projector(features)
         return out
+
+    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.vision_tower(normalise(pixels, self.square, self.dtype))
+        return features
 
     def embed(
         self, ids: torch.Tensor, pixels: torch.Tensor | None, image_at: torch.Tensor, take: torch.Tensor | None = None

@@ -27,6 +27,7 @@ from llavakit.model.llava import Llava
 from llavakit.model.parts import count
 from llavakit.train.backbones import connect, pretrain
 from llavakit.train.curve import draw_curve
+from llavakit.train.fast import arrange
 from llavakit.train.optim import check, make_optimiser, prepare, set_rates
 from llavakit.train.schedule import schedule
 from llavakit.train.snapshot import latest_snapshot, load_snapshot, save_snapshot
@@ -80,6 +81,7 @@ class Run:
         stage = self.recipe.stages[name]
         model, codec = self.start(number, stage)
         prepare(model, stage, self.recipe.seed + number, self.device)
+        arrange(model, stage)
         mixture = Mixture.of(stage.data, stage.image_first, self.recipe.seed + number)
         steps = Steps(
             mixture, codec, stage.batch_size, stage.row_tokens, stage.epochs, self.recipe.on_bad, stage.augment

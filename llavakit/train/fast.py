@@ -1,0 +1,27 @@
+"""How a stage computes, beside what it computes: none of this changes a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llavakit.base.dist import world_size
+from llavakit.base.errors import BadRequest
+from llavakit.model.features import FeatureCache
+from llavakit.model.lean import recompute
+from llavakit.model.llava import Llava
+from llavakit.train.stage import Stage
+
+
+def arrange(model: Llava, stage: Stage) -> None:
+    """Sets up recomputing and kept features, in place; to be called once the model has its weights.
+
+    Raises :class:`BadRequest` when features are asked for and cannot be kept.
+    """
+    recompute(model.language_model, stage.checkpoint)
+    model.features = None
+    if stage.features is None:
+        return
+    if world_size() > 1:
+        # A rank that finds its features would not join the others in gathering the tower.
+        raise BadRequest("features: they are kept by a run of one process; leave `features` out with several ranks")
+    model.features = FeatureCache(Path(stage.features), model.vision_tower, model.square, stage.features_gib)
