@@ -33,6 +33,7 @@ import torch
 from benchmarks.lengths import Sample, align, tune
 from benchmarks.training import SIDES, SIZES, Work, examples, stage_of
 from llavakit.base.log import table
+from llavakit.data.pack import pack
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 VARIANTS = {
@@ -52,6 +53,7 @@ def main() -> None:
     if options.layer:
         layer(options)
         return
+    packing(options)
     rows = []
     for stage in map(int, options.stages.split(",")):
         for variant in options.variants.split(","):
@@ -89,8 +91,7 @@ def compare(options: argparse.Namespace, stage: int, variant: str) -> dict[str, 
     work = sum(Work.of(options.size, stage, batch).total for batch in batches)
     drawn = [sample for batch in batches for sample in batch]
     tokens, supervised = sum(map(len, drawn)), sum(sample.supervised for sample in drawn)
-    used = {name: peak(options, stage, precision, name) for name, precision in (("ours", mine), ("plain", other))}
-    return {
+    row = {
         "stage": stage,
         "variant": variant,
         "ratio": round(seconds["plain"] / seconds["ours"], 2),
@@ -102,10 +103,26 @@ def compare(options: argparse.Namespace, stage: int, variant: str) -> dict[str, 
         "GFLOP/s": round(work / seconds["ours"] / 1e9, 1),
         "matmul": round(rate / 1e9, 1),
         "needed": f"{work / seconds['ours'] / rate:.0%}",
-        "MiB": round(used["ours"] / 2**20),
-        "plain MiB": round(used["plain"] / 2**20),
         "apart": f"{apart:.1e}",
     }
+    if options.no_memory:
+        return row
+    used = {name: peak(options, stage, precision, name) for name, precision in (("ours", mine), ("plain", other))}
+    return row | {f"{name} MiB": round(taken / 2**20) for name, taken in used.items()}
+
+
+def packing(options: argparse.Namespace) -> None:
+    """How full rows get that hold the samples of steps of 128 of the 665K mix, and no others."""
+    lengths = [len(sample) for sample in tune(128 * 40, options.seed)]
+    steps = [lengths[i : i + 128] for i in range(0, len(lengths), 128)]
+    for capacity in (4096, 8192):
+        fills = [[sum(step[i] for i in row) / capacity for row in pack(step, capacity)] for step in steps]
+        full = [fill for step in fills for fill in sorted(step)[1:]]
+        rows = sum(map(len, fills))
+        print(
+            f"packing into rows of {capacity}: {sum(full) / len(full):.1%} full but for the last row of each step "
+            f"({sum(lengths) / capacity / rows:.1%} with it), {rows / len(steps):.1f} rows a step of 128 samples"
+        )
 
 
 def batches_of(options: argparse.Namespace, stage: int) -> list[list[Sample]]:
@@ -211,6 +228,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="times that each is timed, of which the least counts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clock", default="wall", choices=["wall", "cpu"])
+    parser.add_argument(
+        "--no-memory", action="store_true", help="do not measure memory, which takes processes of its own"
+    )
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from llavakit.model import blocks
+from llavakit.model.fused import product_dtype
 
-NAME = "llavakit_packed"
+NAME, WHOLE = "llavakit_packed", "llavakit_whole"
 
 
 # What language models of transformers also hand to their attention, and what does not change it.
@@ -171,15 +172,48 @@ def _plain(
     return nn.functional.dropout(weights, dropout).to(v.dtype) @ v
 
 
-@contextlib.contextmanager
-def packed(language_model: nn.Module) -> Iterator[None]:
+def whole_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface: every token sees every other, as in a vision tower, by plain products. In
+    bfloat16 on a CPU they are up to 3.5 times faster than torch's fused kernel, backward above all.
+
+    ``float[n, heads, T, d]`` -> ``float[n, T, heads, d]``. Raises ValueError for a mask and for dropout.
+    """
+    if attention_mask is not None or dropout:
+        raise ValueError("whole attention knows neither mask nor dropout")
+    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
+    return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2), None
+
+
+def packed(language_model: Any) -> contextlib.AbstractContextManager[None]:
     """Within the block, ``language_model`` attends by segments; after it, as before."""
+    return _attending(language_model, NAME)
+
+
+def whole(tower: Any, x: torch.Tensor) -> contextlib.AbstractContextManager[None]:
+    """Within the block, ``tower`` attends to ``x`` by plain products, where these are the faster ones."""
+    faster = x.device.type == "cpu" and product_dtype(x) != torch.float32
+    dropout = any(getattr(tower.config, f"attention_{name}", 0) for name in ("dropout", "probs_dropout_prob"))
+    return _attending(tower, WHOLE) if faster and not dropout else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _attending(model: Any, how: str) -> Iterator[None]:
     from transformers import AttentionInterface
 
     AttentionInterface.register(NAME, packed_attention)
-    config: Any = language_model.config
+    AttentionInterface.register(WHOLE, whole_attention)
+    config: Any = model.config
     before = config._attn_implementation
-    config._attn_implementation = NAME
+    config._attn_implementation = how
     try:
         yield
     finally:

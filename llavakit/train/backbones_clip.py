@@ -15,6 +15,7 @@ from llavakit.base.log import progress
 from llavakit.chat.conversation import Conversation
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
+from llavakit.model.attention import whole
 from llavakit.model.quiet import quiet
 from llavakit.train.backbones_language import BOS, EOS
 from llavakit.train.backbones_spec import Backbones
@@ -102,7 +103,8 @@ def contrast(model: Any, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Te
     pattern is learnt even where colours would do to tell the captions apart.
     ``pixels`` float[B, 3, S, S]; ``ids``, ``mask`` int64[B, L].
     """
-    vision = model.vision_model(pixel_values=pixels)
+    with whole(model.vision_model, pixels):
+        vision = model.vision_model(pixel_values=pixels)
     text = model.text_model(input_ids=ids, attention_mask=mask)
     patches = model.visual_projection(model.vision_model.post_layernorm(vision.last_hidden_state[:, 1:]))
     owner, _ = mask.nonzero(as_tuple=True)
@@ -113,7 +115,7 @@ def contrast(model: Any, pixels: torch.Tensor, ids: torch.Tensor, mask: torch.Te
     )
     scale = model.logit_scale.exp()
     found = scale * torch.stack([(words @ picture.T).amax(1) for picture in patches], dim=1)  # [words, B]
-    whole = scale * caption @ image.T
+    pairs = scale * caption @ image.T
     right = torch.arange(len(ids))
     entropy = torch.nn.functional.cross_entropy
-    return (entropy(whole, right) + entropy(whole.T, right)) / 2 + entropy(found, owner)
+    return (entropy(pairs, right) + entropy(pairs.T, right)) / 2 + entropy(found, owner)

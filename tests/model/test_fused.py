@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.rows.models import made
 from llavakit.model import blocks, fused
 
 
@@ -70,3 +72,17 @@ def test_bfloat16_is_near() -> None:
     for one, other in zip(exact, rounded, strict=True):
         assert one.grad is not None and other.grad is not None
         assert (one.grad - other.grad.float()).norm() <= 0.03 * one.grad.norm()
+
+
+@pytest.mark.parametrize(("family", "dropout"), [("clip", "dropout"), ("dinov2", "probs_dropout_prob")])
+def test_a_tower_in_bfloat16_by_plain_products(family: str, dropout: str, tmp_path: Path) -> None:
+    """Near float32, and in use: without it the numbers are others."""
+    model, _ = made(family, "llama", tmp_path)
+    tower, pixels = model.vision_tower.eval(), torch.randn(2, 3, 28, 28)
+    exact = tower(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = tower(pixels)
+        setattr(tower.config, f"attention_{dropout}", 0.1)  # in evaluation it does nothing, but ours does not know it
+        theirs = tower(pixels)
+    assert not torch.equal(ours, theirs)
+    assert (ours - exact).norm() <= 0.02 * exact.norm() and (theirs - exact).norm() <= 0.02 * exact.norm()
