@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.rows.models import made
-from llavakit.model import blocks, fused
+from llavakit.model import blocks, fused, products
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, inputs: Sequence[torch.Tensor]) -> None:
@@ -72,6 +72,20 @@ def test_bfloat16_is_near() -> None:
     for one, other in zip(exact, rounded, strict=True):
         assert one.grad is not None and other.grad is not None
         assert (one.grad - other.grad.float()).norm() <= 0.03 * one.grad.norm()
+
+
+def test_products_stay_exact_however_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where what is measured would be chosen at any speed; a processor with fast bfloat16 gives that as "bf16"."""
+    how = torch.backends.mkldnn.matmul
+    before = how.fp32_precision
+    monkeypatch.setattr(products, "FASTER", 0.0)
+    try:
+        products.choose_products()
+        a, b = torch.randn(300, 512), torch.randn(512, 700)
+        exact = a.double() @ b.double()
+        assert (a @ b - exact).abs().max() <= 4e-6 * exact.abs().max()
+    finally:
+        how.fp32_precision = before
 
 
 @pytest.mark.parametrize(("family", "dropout"), [("clip", "dropout"), ("dinov2", "probs_dropout_prob")])
