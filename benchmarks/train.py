@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -66,27 +66,16 @@ def main() -> None:
 def compare(options: argparse.Namespace, stage: int, variant: str) -> dict[str, Any]:
     mine, other, goals = VARIANTS[variant]
     batches = batches_of(options, stage)
-    sides = {
-        name: SIDES[name](
-            options.size, stage_of(stage, options.batch, options.row_tokens), DTYPES[dtype], device(options)
-        )
-        for name, dtype in (("ours", mine), ("plain", other))
-    }
-    prepared = {
-        name: [side.prepare(examples(batch, i)) for i, batch in enumerate(batches)] for name, side in sides.items()
-    }
-    losses = {name: side.step(prepared[name][0]) for name, side in sides.items()}
+    precisions = {"ours": mine, "plain": other}
+    # Beside each other where both fit, so that a busy machine is busy for both.
+    turns = [precisions] if options.size == "small" else [{name: dtype} for name, dtype in precisions.items()]
+    losses: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for turn in turns:
+        timed(options, stage, turn, batches, losses, seconds)
     apart = abs(losses["ours"] - losses["plain"]) / losses["plain"]
     if apart > (1e-4 if mine == other == "float32" else 1e-2):
         raise SystemExit(f"stage {stage}, {variant}: losses differ, {losses}")
-    seconds = dict.fromkeys(sides, 0.0)
-    for number in range(len(batches)):
-        best = dict.fromkeys(sides, float("inf"))
-        for _ in range(options.rounds):
-            for name, side in sides.items():
-                best[name] = min(best[name], clocked(options, functools.partial(side.step, prepared[name][number])))
-        for name in sides:
-            seconds[name] += best[name]
     rate = product_rate(options, DTYPES[mine])
     work = sum(Work.of(options.size, stage, batch).total for batch in batches)
     drawn = [sample for batch in batches for sample in batch]
@@ -107,8 +96,40 @@ def compare(options: argparse.Namespace, stage: int, variant: str) -> dict[str, 
     }
     if options.no_memory:
         return row
-    used = {name: peak(options, stage, precision, name) for name, precision in (("ours", mine), ("plain", other))}
+    used = {name: peak(options, stage, precision, name) for name, precision in precisions.items()}
     return row | {f"{name} MiB": round(taken / 2**20) for name, taken in used.items()}
+
+
+def timed(
+    options: argparse.Namespace,
+    stage: int,
+    precisions: dict[str, str],
+    batches: list[list[Sample]],
+    losses: dict[str, float],
+    seconds: dict[str, float],
+) -> None:
+    """Fills ``losses`` of the first step and ``seconds`` of all, for the sides in ``precisions``, which take turns."""
+    sides = {name: made(options, stage, name, dtype) for name, dtype in precisions.items()}
+    steps = {name: [s.prepare(examples(batch, i)) for i, batch in enumerate(batches)] for name, s in sides.items()}
+    for name, side in sides.items():
+        losses[name], seconds[name] = side.step(steps[name][0]), 0.0
+    for number in range(len(batches)):
+        best = dict.fromkeys(sides, float("inf"))
+        for _ in range(options.rounds):
+            for name, side in sides.items():
+                best[name] = min(best[name], clocked(options, functools.partial(side.step, steps[name][number])))
+        for name in sides:
+            seconds[name] += best[name]
+    if options.gpu:
+        # The next side, or the process that measures memory, needs the room.
+        del sides, side
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def made(options: argparse.Namespace, stage: int, side: str, precision: str) -> Any:
+    chosen = stage_of(stage, options.batch, options.row_tokens, options.checkpoint)
+    return SIDES[side](options.size, chosen, DTYPES[precision], device(options))
 
 
 def packing(options: argparse.Namespace) -> None:
@@ -163,20 +184,20 @@ def peak(options: argparse.Namespace, stage: int, precision: str, side: str) -> 
 def memory(options: argparse.Namespace) -> dict[str, int]:
     name, stage, precision = options.memory.split(",")
     before = 0 if options.gpu else resident()
-    side = SIDES[name](
-        options.size, stage_of(int(stage), options.batch, options.row_tokens), DTYPES[precision], device(options)
-    )
+    side = made(options, int(stage), name, precision)
     # The longest step decides.
     longest = max(batches_of(options, int(stage)), key=lambda batch: sum(map(len, batch)))
     for _ in range(2):
         side.step(side.prepare(examples(longest)))
     if options.gpu:
         return {"bytes": torch.cuda.max_memory_allocated()}
-    return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before}
+    return {"bytes": resident("VmHWM") - before}
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def resident(what: str = "VmRSS") -> int:
+    """Bytes of memory now, or at most. Not getrusage: its maximum is also that of the process that started this one."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(what))
 
 
 def layer(options: argparse.Namespace) -> None:
@@ -224,6 +245,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--row-tokens", type=int, default=4096)
+    parser.add_argument(
+        "--checkpoint", default="none", choices=["none", "layers", "products"], help="what is recomputed"
+    )
     parser.add_argument("--steps", type=int, default=3, help="different batches, each timed")
     parser.add_argument("--rounds", type=int, default=2, help="times that each is timed, of which the least counts")
     parser.add_argument("--seed", type=int, default=0)

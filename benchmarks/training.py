@@ -21,12 +21,14 @@ from llavakit.model.encode import Example
 from llavakit.model.llava import Llava
 from llavakit.model.parts import freeze_all_but
 from llavakit.model.towers import VisionTower
+from llavakit.train.fast import arrange
 from llavakit.train.optim import make_optimiser
 from llavakit.train.stage import Stage
 from llavakit.train.step import train_step
 
 # (width, MLP, layers, heads) of the tower and of the language model
 SIZES = {
+    "toy": ((64, 128, 2, 2), (64, 128, 2, 2)),
     "small": ((256, 1024, 6, 4), (512, 1408, 8, 8)),
     "7b": ((1024, 4096, 24, 16), (4096, 11008, 32, 32)),
     "13b": ((1024, 4096, 24, 16), (5120, 13824, 40, 40)),
@@ -72,9 +74,9 @@ def parts(size: str, device: str) -> tuple[Any, Perceptron, Any]:
     return vision, connector, language
 
 
-def stage_of(number: int, batch: int, row_tokens: int) -> Stage:
-    data = {"data": {"path": "none"}}
-    return Stage.parse({**STAGES[number], "data": data, "batch_size": batch, "row_tokens": row_tokens})
+def stage_of(number: int, batch: int, row_tokens: int, checkpoint: str = "none") -> Stage:
+    given = {"data": {"data": {"path": "none"}}, "batch_size": batch, "row_tokens": row_tokens}
+    return Stage.parse({**STAGES[number], **given, "checkpoint": checkpoint})
 
 
 def examples(samples: Sequence[Sample], seed: int = 0) -> list[Example]:
@@ -99,6 +101,7 @@ class Ours:
         vision, connector, language = parts(size, device)
         self.model = Llava(VisionTower(vision), connector, language, SQUARE).train()
         freeze_all_but(self.model, stage.train)
+        arrange(self.model, stage)
         self.optimiser = make_optimiser(self.model, stage)
         self.stage, self.precision = stage, precision
 
@@ -133,6 +136,8 @@ class Plain:
         model.model.vision_tower, model.model.language_model = vision, language.model
         model.lm_head = language.lm_head
         self.model = model.train()
+        if stage.checkpoint != "none":
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         trained: list[nn.Module] = [projector]
         if "language_model" in stage.train:
             trained += [model.model.language_model, model.lm_head]

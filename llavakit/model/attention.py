@@ -78,9 +78,22 @@ def attend(
         q, k, v = (t.to(torch.get_autocast_dtype(kind)) for t in (q, k, v))
     if kind == "cpu":
         return blocks.attend(q, k, v, segments, scale, window, queries)
+    return attend_by_kernels(q, k, v, segments, scale, window, queries)
+
+
+def attend_by_kernels(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    segments: list[int],
+    scale: float,
+    window: int | None,
+    queries: blocks.Queries | None,
+) -> torch.Tensor:
+    """The same, by torch's fused kernels."""
     if queries is not None:
         return _some(q, k, v, segments, scale, window, queries)
-    if q.dtype != torch.float32 and (rows := _rows_of_unequal_length()) is not None:
+    if q.is_cuda and q.dtype != torch.float32 and (rows := _rows_of_unequal_length()) is not None:
         ends, longest = _ends(tuple(segments), q.device), max(segments)
         limits = (-1 if window is None else window - 1, 0)
         given = [t.transpose(0, 1) for t in (q, k, v)]

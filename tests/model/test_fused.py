@@ -11,6 +11,7 @@ from torch import nn
 
 from benchmarks.rows.models import made
 from llavakit.model import blocks, fused, products
+from llavakit.model.attention import attend_by_kernels
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, inputs: Sequence[torch.Tensor]) -> None:
@@ -59,6 +60,11 @@ def test_attention_in_blocks(heads: int, window: int | None) -> None:
     theirs = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], seen, enable_gqa=True)[0]
     some = blocks.attend(q[:, index], k, v, segments, 0.25, window, blocks.Queries.of(index, segments))
     same(some, theirs[:, index], (q, k, v))
+    kernels = attend_by_kernels(q, k, v, segments, 0.25, window, None)
+    same(kernels, blocks.attend(q, k, v, segments, 0.25, window), (q, k, v))
+    queries = blocks.Queries.of(index, segments)
+    kernels = attend_by_kernels(q[:, index], k, v, segments, 0.25, window, queries)
+    same(kernels, blocks.attend(q[:, index], k, v, segments, 0.25, window, queries), (q, k, v))
 
 
 def test_bfloat16_is_near() -> None:
