@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from llavakit.chat.labels import IGNORE
+from llavakit.model.blocks import places
 from llavakit.model.encode import Example, pictures
 from llavakit.model.llava import Batch, Member
 
@@ -22,14 +23,16 @@ def collate(examples: Sequence[Example], image_id: int, members: Sequence[Member
     labels[starts] = IGNORE
     (supervised,) = np.nonzero(labels != IGNORE)
     pixels, take = pictures(examples)
+    predict = torch.from_numpy(supervised - 1)
     return Batch(
         ids=torch.from_numpy(ids),
         positions=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])),
         segments=lengths,
-        predict=torch.from_numpy(supervised - 1),
+        predict=predict,
         targets=torch.from_numpy(labels[supervised]),
         pixels=None if pixels is None else torch.from_numpy(pixels),
         image_at=torch.from_numpy(np.nonzero(ids == image_id)[0]),
         take=None if take is None else torch.from_numpy(take),
         members=tuple(members),
+        asked=places(predict, lengths),
     )

@@ -95,4 +95,5 @@ def beside(row: Batch, other: Batch) -> Batch:
         targets=row.targets,
         image_at=other.image_at + len(row.ids),
         members=row.members,
+        asked=None if row.asked is None else [*row.asked, *([] for _ in other.segments)],
     )

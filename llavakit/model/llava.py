@@ -11,8 +11,10 @@ from torch import nn
 
 from llavakit.base.errors import BadRequest
 from llavakit.image.square import Square, normalise
-from llavakit.model.attention import packed
 from llavakit.model.connector import Connector
+from llavakit.model.features import FeatureCache
+from llavakit.model.fused import cross_entropy
+from llavakit.model.lean import packed_states
 from llavakit.model.native import Format
 from llavakit.model.towers import VisionTower
 
@@ -37,6 +39,8 @@ class Batch:
     image_at    int64[K]  positions in the row that take image features, in order
     take        int64[K, 2], which: image and feature within it, or (-1, 0) for a row end; None: all, in order
     members     whose segment it is, in order; empty where nobody asks
+    asked       of each segment, those of ``predict`` that lie in it, counted from its start; None: to be found, for
+                which the program waits for a GPU
     """
 
     ids: torch.Tensor
@@ -48,6 +52,7 @@ class Batch:
     image_at: torch.Tensor
     take: torch.Tensor | None = None
     members: tuple[Member, ...] = ()
+    asked: list[list[int]] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {
@@ -73,6 +78,8 @@ class Llava(nn.Module):
         self.multi_modal_projector = connector
         self.language_model: Any = language_model
         self.square = square
+        self.features: FeatureCache | None = None
+        """Where features of the tower are kept while it is frozen."""
 
     @property
     def device(self) -> torch.device:
@@ -106,10 +113,17 @@ class Llava(nn.Module):
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pixels ``[n, 3, S, S]`` -> language embeddings ``[n, N, H]``."""
         frozen = not any(parameter.requires_grad for parameter in self.vision_tower.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features = self.vision_tower(normalise(pixels, self.square, self.dtype))
+        if frozen and self.features is not None:
+            features = self.features(pixels, self._seen)
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                features = self._seen(pixels)
         out: torch.Tensor = self.multi_modal_projector(features)
         return out
+
+    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.vision_tower(normalise(pixels, self.square, self.dtype))
+        return features
 
     def embed(
         self, ids: torch.Tensor, pixels: torch.Tensor | None, image_at: torch.Tensor, take: torch.Tensor | None = None
@@ -133,18 +147,18 @@ class Llava(nn.Module):
         chosen = features.flatten(0, 1).index_select(0, (image * features.shape[1] + feature).clamp(min=0))
         return torch.where(image[:, None] < 0, end.to(chosen.dtype), chosen)
 
-    def hidden(self, batch: Batch) -> torch.Tensor:
-        """Last hidden states ``[T, H]`` of a packed row; examples do not see each other."""
+    def hidden(self, batch: Batch, predicting: bool = False) -> torch.Tensor:
+        """Last hidden states ``[T, H]`` of a packed row, or ``[S, H]`` of its positions ``predict`` alone; examples do
+        not see each other."""
         embeddings = self.embed(batch.ids, batch.pixels, batch.image_at, batch.take)
-        with packed(self.language_model):
-            out = self.language_model.base_model(
-                inputs_embeds=embeddings[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                segments=batch.segments,
-            )
-        states: torch.Tensor = out.last_hidden_state[0]
-        return states
+        return packed_states(
+            self.language_model,
+            batch.positions,
+            batch.segments,
+            batch.predict if predicting else None,
+            batch.asked,
+            inputs_embeds=embeddings[None],
+        )
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Last hidden states ``[..., H]`` -> logits ``[..., V]``, as the language model itself forms them."""
@@ -153,7 +167,7 @@ class Llava(nn.Module):
         return torch.tanh(out / cap) * cap if cap else out
 
     def forward(
-        self, batch: Batch, chunk: int = 4096, by_token: Callable[[torch.Tensor], None] | None = None
+        self, batch: Batch, chunk: int = 1024, by_token: Callable[[torch.Tensor], None] | None = None
     ) -> torch.Tensor:
         """Sum (not mean) of the cross-entropy over supervised tokens, float32 scalar.
 
@@ -161,10 +175,10 @@ class Llava(nn.Module):
         ``by_token`` is given the losses that were summed, float32[S] in all and without gradient. (A list to fill would
         not do: a sharded module hands ``forward`` copies of lists.)
         """
-        states = self.hidden(batch)[batch.predict]
+        states = self.hidden(batch, predicting=True)
         total = states.new_zeros((), dtype=torch.float32)
         for part, targets in zip(states.split(chunk), batch.targets.split(chunk), strict=True):
-            losses = nn.functional.cross_entropy(self.logits(part).float(), targets, reduction="none")
+            losses = cross_entropy(self.logits(part), targets)
             if by_token is not None:
                 by_token(losses.detach())
             total = total + losses.sum()

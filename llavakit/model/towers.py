@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from llavakit.base.errors import BadRequest
+from llavakit.model.attention import whole
 
 WRAPPED = {"clip_vision_model", "siglip_vision_model"}
 """Models whose classic tensor names begin with ``vision_model.``: the others (DINO) never had that wrapper."""
@@ -90,7 +91,8 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised pixels ``float[n, 3, S, S]`` -> features ``float[n, N, D * k]``."""
-        self.model(pixels)
+        with whole(self.model, pixels):
+            self.model(pixels)
         features = torch.cat([self._features[number] for number in self.chosen], dim=-1)
         self._features.clear()
         patches = features[:, self.specials if not self.keep_registers else int(self.has_cls) :]

@@ -19,9 +19,10 @@ from llavakit.chat.template import TEMPLATES, get_template
 from llavakit.data.collate import collate
 from llavakit.data.mixture import Mixture, SourceSpec
 from llavakit.image.square import Square
-from llavakit.model.attention import packed
 from llavakit.model.build import grow_tokenizer
 from llavakit.model.encode import Codec, Example, encode
+from llavakit.model.fused import cross_entropy
+from llavakit.model.lean import packed_states
 from llavakit.model.quiet import quiet
 from llavakit.train.backbones_regions import Region, described, regions_for
 from llavakit.train.backbones_spec import Backbones
@@ -102,16 +103,9 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metri
         seen = [told_picture(pictures[e.source], side, table.weight) for e in row if e.source in pictures]
         if seen:
             embeddings = embeddings.index_copy(0, batch.image_at, torch.cat(seen).to(embeddings.dtype))
-        with packed(model):
-            states = model.model(
-                inputs_embeds=embeddings[None],
-                position_ids=batch.positions[None],
-                use_cache=False,
-                segments=batch.segments,
-            ).last_hidden_state[0]
-        losses = torch.nn.functional.cross_entropy(
-            model.lm_head(states[batch.predict]).float(), batch.targets, reduction="none"
-        )
+        given = {"inputs_embeds": embeddings[None]}
+        states = packed_states(model, batch.positions, batch.segments, batch.predict, batch.asked, **given)
+        losses = cross_entropy(model.lm_head(states), batch.targets)
         weights = _by_answer(batch.predict)
         return (losses * weights).sum() / weights.sum()
 

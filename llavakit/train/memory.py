@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from llavakit.model.blocks import places
 from llavakit.model.llava import Batch, Llava
 
 
@@ -51,8 +52,8 @@ class Kept:
 
     def along(self, other: Kept, times: float) -> Kept:
         """The straight line from here through ``other``, at ``times`` the way; what passes does not grow with it."""
-        line = [a + times * (b - a) for a, b in zip(_kinds(self), _kinds(other), strict=True)]
-        return Kept(*line, passing=other.passing)
+        copies, activations, logits = (a + times * (b - a) for a, b in zip(_kinds(self), _kinds(other), strict=True))
+        return Kept(copies, activations, logits, other.passing)
 
 
 def _kinds(kept: Kept) -> tuple[float, float, float]:
@@ -81,7 +82,6 @@ def step_memory(model: Llava, row: Row, precision: torch.dtype, cast_weights: bo
 def _measure(model: Llava, row: Row, precision: torch.dtype, cast_weights: bool) -> Kept:
     autocast = precision != torch.float32 and not cast_weights
     held = precision if cast_weights else torch.float32
-    # The batch is real: kernels may look where its segments lie and what is supervised.
     batch = _batch(model, row)
     model.train()
     with FakeTensorMode(allow_non_fake_inputs=True), _filled(model, held):
@@ -173,13 +173,16 @@ def _batch(model: Llava, row: Row) -> Batch:
     tokens, side = sum(row.segments), model.square.size
     zeros = torch.zeros(tokens, dtype=torch.long)
     firsts = torch.arange(row.image_tokens)
+    predict = torch.arange(tokens - row.supervised, tokens)
     return Batch(
         ids=zeros,
         positions=torch.cat([torch.arange(n) for n in row.segments]),
         segments=list(row.segments),
-        predict=torch.arange(tokens - row.supervised, tokens),
+        predict=predict,
         targets=zeros[: row.supervised],
         pixels=torch.zeros(row.pictures, 3, side, side, dtype=torch.uint8) if row.pictures else None,
         image_at=firsts,
         take=torch.stack([firsts * 0, firsts * 0], 1) if row.tiled else None,
+        # Found now: a tensor cannot be read among fake ones.
+        asked=places(predict, row.segments),
     )

@@ -46,6 +46,11 @@ def check_ranks(name: str, stage: Stage) -> None:
             f"stages.{name}.optimiser: muon works on whole matrices, and {ranks} processes have pieces; choose adamw, "
             "or one process"
         )
+    if stage.features is not None:
+        # A rank that found its features would not join the others in gathering the tower.
+        raise BadRequest(
+            f"stages.{name}.features: they are kept by a run of one process, and here are {ranks}; leave it out"
+        )
     if stage.validation.keep_best and stage.lora is not None:
         raise BadRequest(
             f"stages.{name}.validation.keep_best: adapters are merged for it, which {ranks} processes cannot do while "

@@ -31,6 +31,7 @@ from llavakit.train.backbones import pretrain
 from llavakit.train.begin import begin
 from llavakit.train.claim import claim
 from llavakit.train.curve import draw_curve
+from llavakit.train.fast import arrange
 from llavakit.train.guard import Watch
 from llavakit.train.meter import Meter
 from llavakit.train.optim import make_optimiser, set_rates
@@ -108,6 +109,7 @@ class Run:
         recipe, stage = self.recipe, self.recipe.stages[name]
         model, codec, give = begin(recipe, number, self.out)
         prepare(model, stage, recipe.seed + number, self.device, give, mesh(recipe.sharding), self.precision)
+        arrange(model, stage)
         mixture = Mixture.of(stage.data, stage.image_first, recipe.seed + number)
         share = (dist.rank(), dist.world_size())
         steps = Steps(

@@ -17,6 +17,7 @@ from llavakit.image.anyres import AnyRes, most_tokens
 from llavakit.image.square import Mode
 from llavakit.model.adapters import Lora
 from llavakit.model.build import ModelSpec
+from llavakit.model.lean import Recompute
 from llavakit.model.parts import Part
 from llavakit.train.backbones_spec import Backbones
 from llavakit.train.guard import Guard
@@ -58,6 +59,14 @@ class Stage(Config):
     """Steps between validations, where something is held out or named in ``validation``; None: at the end alone."""
     validation: Validation = Validation()
 
+    checkpoint: Recompute = "none"
+    """What of the language model's layers backward computes again instead of keeping: ``layers``: all but their
+    inputs; ``products``: all but these and the results of matrix products (less time, more memory)."""
+    features: str | None = None
+    """A folder where the features of a tower that is frozen are kept, for later epochs and other runs."""
+    features_gib: float = Field(100.0, gt=0)
+    """How much that folder may hold."""
+
     @model_validator(mode="after")
     def _template_exists(self) -> Stage:
         get_template(self.template)
@@ -91,6 +100,8 @@ class Stage(Config):
             raise ValueError(f"warmup: {self.warmup:g} is neither a share of the steps nor a number of them")
         if self.tower_layers is not None and "vision_tower" not in self.train:
             raise ValueError("tower_layers: vision_tower is not named in train, so none of its layers learns")
+        if self.features is not None and ("vision_tower" in self.train or self.augment):
+            raise ValueError("features: they cannot be kept, since the tower trains or pictures are augmented")
         for part in self.lora.parts if self.lora else ():
             if part not in self.train:
                 raise ValueError(f"lora.parts: {part} is not named in train, so its adapters would not learn")

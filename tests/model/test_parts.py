@@ -12,7 +12,7 @@ from benchmarks.rows.models import BOUND, difference, made, talks
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import Conversation, Turn
 from llavakit.data.collate import collate
-from llavakit.model import attention, checkpoint
+from llavakit.model import attention, checkpoint, lean
 from llavakit.model.build import ModelSpec, build
 from llavakit.model.connector import make_connector
 from llavakit.model.encode import encode
@@ -21,7 +21,7 @@ from tests.tiny import save_language, save_tower
 
 def test_the_comparison_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(attention, "_within", lambda *_: None)
+        patch.setattr(lean, "_window", lambda _: None)
         assert difference("clip", "mistral") > 0.1, "windows of attention"
     read = checkpoint.read_config
     monkeypatch.setattr(checkpoint, "read_config", lambda p: (read(p)[0], read(p)[1].evolve(feature_layer=-1)))
