@@ -136,7 +136,8 @@ def _layer(
     q, k, v = (t.transpose(0, 1) for t in (q, k, v))
     read = attend(q, k, v, segments, attention.scaling, _window(attention), queries)
     x = x + attention.o_proj(read.transpose(0, 1).flatten(1))
-    return (x + _mlp(layer.mlp, norm(layer.post_attention_layernorm, x)))[None]
+    # Not a view, of which FSDP would warn.
+    return x[None] + _mlp(layer.mlp, norm(layer.post_attention_layernorm, x))[None]
 
 
 def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
