@@ -19,9 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from llavakit.base.dist import is_main
     from llavakit.recipes import resolve
     from llavakit.train.run import train
 
     recipe = resolve(args.recipe, args.changes)
     model = train(recipe, args.out or f"runs/{recipe.name}", resume=args.resume)
-    print(model)
+    if is_main():
+        print(model)
