@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from llavakit.base.dist import is_main
     from llavakit.recipes import resolve
     from llavakit.train.profile import Window
     from llavakit.train.run import Looking, train
@@ -32,4 +33,5 @@ def run(args: argparse.Namespace) -> None:
     looking = Looking(trackers, Window.parse(args.profile) if args.profile else None)
     recipe = resolve(args.recipe, args.changes)
     model = train(recipe, args.out or f"runs/{recipe.name}", resume=args.resume, looking=looking)
-    print(model)
+    if is_main():
+        print(model)

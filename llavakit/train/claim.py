@@ -15,6 +15,8 @@ def claim(recipe: Recipe, out: Path, resume: bool = False) -> None:
     if not (out / "run.json").exists():
         if resume:
             raise BadRequest(f"{out} holds no run to resume")
+        for half in out.glob(".run.json.*.tmp"):  # of a process that was killed here
+            half.unlink()
         if out.exists() and any(out.iterdir()):
             raise BadRequest(f"{out} exists and is not a run of llavakit; choose another --out")
         write_json(out / "run.json", recipe.plain())
