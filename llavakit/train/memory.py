@@ -51,8 +51,8 @@ class Kept:
 
     def along(self, other: Kept, times: float) -> Kept:
         """The straight line from here through ``other``, at ``times`` the way; what passes does not grow with it."""
-        line = [a + times * (b - a) for a, b in zip(_kinds(self), _kinds(other), strict=True)]
-        return Kept(*line, passing=other.passing)
+        copies, activations, logits = (a + times * (b - a) for a, b in zip(_kinds(self), _kinds(other), strict=True))
+        return Kept(copies, activations, logits, other.passing)
 
 
 def _kinds(kept: Kept) -> tuple[float, float, float]:
