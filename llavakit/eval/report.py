@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from llavakit.base.log import table
 from llavakit.eval.benchmark import STOPS, Result
 
-_HEAD = ("benchmark", "protocol", "count", "score", "metrics", "doubts")
+_HEAD = ("benchmark", "protocol", "count", "score", "95 % interval", "metrics", "doubts")
 _SHOWN = 6
 
 
@@ -39,6 +39,7 @@ def _row(result: Result) -> tuple[str, ...]:
         result.protocol,
         str(result.count),
         f"{result.score:.{digits}f} {result.unit}",
+        "" if result.interval is None else "{:.{digits}f} to {:.{digits}f}".format(*result.interval, digits=digits),
         ", ".join(metrics[:_SHOWN] + more),
         ", ".join(said) or "none",
     )

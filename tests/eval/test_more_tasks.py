@@ -2,10 +2,13 @@
 
 import io
 import json
+import random
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -81,6 +84,11 @@ HUB: dict[str, tuple[list[dict[str, Any]], list[str], str, float]] = {
           "answer": "B", "category": "k", "L2-category": "l"} for n in range(3)],
         ["B"] * 3, f"Which?\nA. cat\nB. dog\n{LETTER}", 1.0,
     ),
+    "mme": (
+        [{"question_id": f"{task}/{picture}.png", "category": task, "question": f"Is it {n}?  Please answer yes or no.",
+          "answer": right} for task in ("existence", "OCR") for picture in "ab" for n, right in enumerate(("Yes", "No"))],
+        ["Yes", "No"] * 4, f"Is it 0?\n{SHORT}", 400.0,
+    ),
     "ai2d": (
         [{"question": "Which?", "options": ["x", "y"], "answer": "1"} for _ in range(3)],
         ["B", "b.", "B. y"], f"Which?\nA. x\nB. y\n{LETTER}", 100.0,
@@ -102,6 +110,21 @@ HUB: dict[str, tuple[list[dict[str, Any]], list[str], str, float]] = {
 }  # fmt: skip
 
 
+def tallies_make_the_headline(benchmark: Benchmark, questions: list[Question], texts: list[str]) -> None:
+    """Of every mixture of right, wrong and missing answers."""
+    rng = random.Random(0)
+    for _ in range(5):
+        said = [(q, rng.choice([text, "no", "A", ""])) for q, text in zip(questions, texts, strict=True)]
+        latest = {q.id: benchmark.record(q) | {"text": text} for q, text in said if rng.random() < 0.8}
+        counted = benchmark.strict(questions, latest)
+        assert counted.tallies is not None
+        sums = defaultdict(lambda: np.zeros(()))
+        for tally in counted.tallies:
+            for key, value in tally.items():
+                sums[key] = sums[key] + value
+        assert float(benchmark.headline(sums)) == pytest.approx(counted.score, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", HUB)
 def test_the_hubs_copy(name: str, tmp_path: Path) -> None:
     rows, texts, prompt, expected = HUB[name]
@@ -121,6 +144,7 @@ def test_the_hubs_copy(name: str, tmp_path: Path) -> None:
     result = score(benchmark, questions, answers)
     assert result.score == pytest.approx(expected)
     assert result.missing == result.duplicates == 0
+    tallies_make_the_headline(benchmark, questions, texts)
 
 
 def test_a_problem_without_a_picture_in_the_hubs_copy(tmp_path: Path) -> None:

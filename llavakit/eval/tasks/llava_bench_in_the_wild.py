@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, mean
+from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, Tally, mean, ratio
 from llavakit.eval.judge import JudgedBenchmark, Request, pair_of_scores
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SYSTEM = "You check the quality of answers, precisely and fairly."
 _RULE = (
@@ -69,7 +72,13 @@ class LlavaBench(JudgedBenchmark):
             reference, own = mean(a for a, _ in values), mean(b for _, b in values)
             metrics |= {kind: 100.0 * own / reference if reference else 0.0}
             metrics |= {f"{kind}_reference": 10.0 * reference, f"{kind}_model": 10.0 * own}
-        return Counted(metrics["all"], metrics, len(pairs) - len(read))
+        tallies: list[Tally] = [
+            {"reference": read[q.id][0], "own": read[q.id][1]} if q.id in read else {} for q in questions
+        ]
+        return Counted(metrics["all"], metrics, len(pairs) - len(read), tallies)
+
+    def headline(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        return 100.0 * ratio(sums["own"], sums["reference"])
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """As ``summarize_gpt_review.py`` prints it: every line counts, malformed ones as -1, rounded twice."""

@@ -10,7 +10,7 @@ from typing import Any
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, added, mean, no_strangers
+from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, Tally, added, mean, no_strangers
 from llavakit.eval.judge import JudgedBenchmark, Request, grade
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
 
@@ -79,7 +79,8 @@ class MMVet(JudgedBenchmark):
         scores = {id: mean(own) for id, own in grades.items() if own}
         metrics = _by_capability([q for q in questions if q.id in scores], scores)
         bad = sum(g is None for record in latest.values() for g in _grades(record))
-        return Counted(100.0 * mean(scores.values()), metrics, bad)
+        tallies: list[Tally] = [{"score": scores[q.id], "count": 1.0} if q.id in scores else {} for q in questions]
+        return Counted(100.0 * mean(scores.values()), metrics, bad, tallies)
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """As ``mm-vet_evaluator.py`` exports it: unreadable and missing grades count 0; rounded to a decimal."""

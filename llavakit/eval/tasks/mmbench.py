@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import ImageRef, question
-from llavakit.eval.benchmark import Benchmark, Counted, Found, Judged, Latest, Question, Verdict, mean, text_of
+from llavakit.eval.benchmark import Benchmark, Counted, Found, Judged, Latest, Question, Tally, Verdict, mean, text_of
 from llavakit.eval.infer import NONE_OF_THEM, infer_option
 from llavakit.eval.prompts import LETTER
 from llavakit.eval.source import EMPTY, base64_picture, find_all, is_parquet, parquet_rows, tsv_rows
@@ -84,6 +84,15 @@ class MMBench(Benchmark):
             for kind in group[0][0].truth["kinds"]:
                 kinds.setdefault(kind, []).append(hits[number])
         return metrics["circular"], metrics | {kind: mean(scores) for kind, scores in sorted(kinds.items())}
+
+    def tally(self, judged: Judged) -> list[Tally]:
+        """A question's rotations are counted once, with the first of them."""
+        hits: dict[int, float] = {}
+        for q, verdict in judged:
+            number = int(q.id) % _ROTATION
+            hits[number] = min(hits.get(number, 1.0), float(bool(verdict.score)))
+        counted = ((q, hits.pop(int(q.id) % _ROTATION, None)) for q, _ in judged)
+        return [{} if hit is None else {"score": hit, "count": 1.0} for _, hit in counted]
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """A missing answer is an empty cell of the upload, which the tool reads as the text "nan"; a group without its

@@ -59,6 +59,9 @@ class RefCoco(Benchmark):
         conversation = question(f"{REGION} {phrase}", picture, id=id, source=self.name)
         return Question(id, conversation, {"box": shares}, group)
 
+    def shown_truth(self, question: Question) -> str:
+        return str([round(share, 2) for share in question.truth["box"]])
+
     def judge(self, question: Question, answer: str) -> Verdict:
         said = first_box(answer)
         if said is None:

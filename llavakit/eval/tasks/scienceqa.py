@@ -4,6 +4,7 @@ subject, context and grade as the paper's table; explanation accuracy where the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class ScienceQA(Benchmark):
         led = [
             self.judge(q, texts[q.id]).score if q.id in texts and explanation(texts[q.id]) else 0.0 for q in questions
         ]
-        return Counted(counted.score, counted.metrics | {"explanation_accuracy": 100.0 * mean(led)}, counted.unparsed)
+        return replace(counted, metrics=counted.metrics | {"explanation_accuracy": 100.0 * mean(led)})
 
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
         accuracy = 100.0 * mean(v.score for _, v in judged)
