@@ -86,7 +86,8 @@ HUB: dict[str, tuple[list[dict[str, Any]], list[str], str, float]] = {
     ),
     "mme": (
         [{"question_id": f"{task}/{picture}.png", "category": task, "question": f"Is it {n}?  Please answer yes or no.",
-          "answer": right} for task in ("existence", "OCR") for picture in "ab" for n, right in enumerate(("Yes", "No"))],
+          "answer": right} for task in ("existence", "OCR") for picture in "ab"
+          for n, right in enumerate(("Yes", "No"))],
         ["Yes", "No"] * 4, f"Is it 0?\n{SHORT}", 400.0,
     ),
     "ai2d": (

@@ -194,4 +194,8 @@ def test_report() -> None:
     assert head.index("protocol") == row.index("official")
     assert "50.00 percent" in row
     assert row.endswith("1 missing, the official code stops on these answers")
-    assert markdown_table([result]).splitlines()[2].startswith("| gqa | official | 2 | 50.00 percent | strict 50,")
+    assert (
+        markdown_table([result])
+        .splitlines()[2]
+        .startswith("| gqa | official | 2 | 50.00 percent | 0.00 to 100.00 | strict 50,")
+    )
