@@ -118,6 +118,11 @@ def _report(args: argparse.Namespace, results: list[Result], out: Path | None) -
 
     from llavakit.eval.report import text_table
 
+    if out:
+        from llavakit.eval.held import read_run
+        from llavakit.eval.page import write_report
+
+        write_report(out / "report.html", [read_run(out)])
     print(json.dumps([result.plain() for result in results], indent=2) if args.json else text_table(results))
 
 

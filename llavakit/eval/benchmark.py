@@ -197,7 +197,8 @@ class Benchmark(ABC):
         return headline, {group: scale * mean(scores) for group, scores in sorted(groups.items())}
 
     def tally(self, judged: Judged) -> list[Tally]:
-        """What each question adds to the sums of which :meth:`headline` is made. Here those of a mean."""
+        """What each question adds to the sums of which :meth:`headline` is made, nothing where it is not counted. Here
+        those of a mean."""
         return [{"score": verdict.score, "count": 1.0} for _, verdict in judged]
 
     def headline(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -61,7 +61,7 @@ def claim(out: Path, model: str, how: dict[str, Any], chosen: Sequence[Chosen], 
     another model's, or answers written in another way: a folder with both would have a score of
     neither. Of several processes one writes, all look."""
     path = out / "run.json"
-    before = read_json(path) if path.is_file() else {"model": model, "how": how, "benchmarks": {}}
+    before: dict[str, Any] = read_json(path) if path.is_file() else {"model": model, "how": how, "benchmarks": {}}
     for key, value in (("model", model), ("how", how)):
         if before[key] != value:
             raise BadRequest(f"{out} holds answers of {key} {before[key]!r}, not {value!r}; choose another folder")

@@ -92,7 +92,7 @@ class MMBench(Benchmark):
             number = int(q.id) % _ROTATION
             hits[number] = min(hits.get(number, 1.0), float(bool(verdict.score)))
         counted = ((q, hits.pop(int(q.id) % _ROTATION, None)) for q, _ in judged)
-        return [{} if hit is None else {"score": hit, "count": 1.0} for _, hit in counted]
+        return [{"count": 0.0} if hit is None else {"score": hit, "count": 1.0} for _, hit in counted]
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """A missing answer is an empty cell of the upload, which the tool reads as the text "nan"; a group without its
