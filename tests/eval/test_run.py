@@ -28,7 +28,13 @@ def make(count: int, folder: Path | None = None, images: int = 2) -> list[Questi
     questions = []
     for n in range(count):
         refs = [] if folder is None else [ImageRef(folder / f"{n % images}.jpg")]
-        questions.append(Question(str(n), ask(f"Question {n}?", *refs, id=str(n)), {"answer": str(n)}))
+        questions.append(
+            Question(
+                str(n),
+                ask(f"Question {n}?", *refs, id=str(n)),
+                {"answer": str(n), "balanced": True, "kinds": [], "group": None},
+            )
+        )
     return questions
 
 

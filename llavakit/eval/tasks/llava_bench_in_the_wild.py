@@ -39,7 +39,7 @@ class LlavaBench(JudgedBenchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, self.question_file):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "train*.parquet"))
             return [self._question(n, row | {"text": row["question"]}, row["image"]) for n, row in enumerate(rows)]
         path = find(data, self.question_file)
         image = image_finder(path, images, ("images",))

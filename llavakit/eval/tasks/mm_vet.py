@@ -42,7 +42,7 @@ class MMVet(JudgedBenchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, self.question_file):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "test*.parquet"))
             return [
                 self._question(r["question_id"], r | {"capability": r["capability"].split(",")}, r["image"])
                 for r in rows

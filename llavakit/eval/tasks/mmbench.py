@@ -28,6 +28,8 @@ class MMBench(Benchmark):
         "MMBench_TEST_EN*.tsv", "*.xlsx",
     )  # fmt: skip
 
+    copies: ClassVar[tuple[str, ...]] = ("en/dev*.parquet", "en/test*.parquet", "dev*.parquet", "test*.parquet")
+
     def read(self, data: Path, images: Path | None) -> list[Question]:
         """The benchmark's TSV, which holds the pictures; for scoring also a workbook with its ``index``, options and
         ``answer``."""
@@ -50,7 +52,7 @@ class MMBench(Benchmark):
 
     def _rows(self, data: Path) -> list[dict[str, Any]]:
         if is_parquet(data, *self.files):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, *self.copies))
             return [{k: "" if isinstance(v, str) and v in EMPTY else v for k, v in row.items()} for row in rows]
         path = self._file(data)
         return tsv_rows(path) if path.suffix == ".tsv" else read_sheet(path)

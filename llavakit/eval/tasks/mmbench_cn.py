@@ -17,6 +17,7 @@ class MMBenchCN(MMBench):
         "*_CN*.tsv",
         "*.xlsx",
     )
+    copies: ClassVar[tuple[str, ...]] = ("cn/dev*.parquet", "cn/test*.parquet", "dev*.parquet", "test*.parquet")
 
     def _own(self, name: str) -> bool:
         return "_cn" in name.lower() or name.endswith(".xlsx")

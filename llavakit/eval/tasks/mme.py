@@ -43,7 +43,7 @@ class Mme(Benchmark):
         """The release's folders (``existence/*.txt``, or ``questions_answers_YN`` below), in the order of LLaVA's
         ``llava_mme.jsonl`` where it is there."""
         if is_parquet(data, "*/questions_answers_YN/*.txt", "existence/*.txt"):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "test*.parquet", shared="question_id"))
             return [
                 self._question(r["category"], r["question_id"], r["question"], r["answer"], r["image"]) for r in rows
             ]

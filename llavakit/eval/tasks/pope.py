@@ -39,7 +39,7 @@ class Pope(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "coco_pope_*.json"):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "test*.parquet", shared="image_source"))
             return [
                 self._question(first + int(r["question_id"]), r["question"], r["answer"], r["image"], category)
                 for category, first in _FIRST.items()

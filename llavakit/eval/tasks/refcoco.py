@@ -41,7 +41,7 @@ class RefCoco(Benchmark):
 
     def _stored(self, data: Path) -> list[Question]:
         questions = []
-        for row in parquet_rows(data):
+        for row in parquet_rows(data, "val*.parquet", "test*.parquet"):
             x, y, width, height = row["bbox"]
             size = _size(row["image"])
             for number, phrase in enumerate(row["answer"]):

@@ -32,7 +32,8 @@ class ScienceQA(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "pid_splits.json"):
-            rows = [(str(number), row, row["image"]) for number, row in enumerate(parquet_rows(data))]
+            stored = parquet_rows(data, "ScienceQA-FULL/test*.parquet", "ScienceQA-IMG/test*.parquet", "test*.parquet")
+            rows = [(str(number), row, row["image"]) for number, row in enumerate(stored)]
             return [
                 self._question(id, row, self._prompt(row), [picture] if picture else []) for id, row, picture in rows
             ]
