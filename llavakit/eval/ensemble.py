@@ -58,7 +58,8 @@ def ensemble(
     """The headline is the final answer's accuracy: the second look's, and the seeing model's where that states none.
 
     ``complement``: the reader's answer, and the seeing model's where the reader states none. An answer that can not be
-    read, or is no choice of the question, is wrong; the official code draws lots for it. Raises :class:`BadRequest` where an answer is missing.
+    read, or is no choice of the question, is wrong; the official code draws lots for it. Raises :class:`BadRequest`
+    where an answer is missing.
     """
     _all_there(questions, seeing, reading)
     scores: dict[str, list[float]] = {}
