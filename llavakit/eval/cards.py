@@ -56,7 +56,7 @@ def shown(held: Sequence[Held]) -> Shown:
     kinds: dict[str, list[tuple[dict[str, Any], ...]]] = {}
     for row in rows if all(one.judged for one in held) else []:
         kind = _kind(row)
-        if kind and counts(row[0]):
+        if kind and all(map(counts, row)):
             kinds.setdefault(kind, []).append(row)
     rng = random.Random(0)
     chosen = {kind: rng.sample(own, min(len(own), EACH // max(1, len(kinds)))) for kind, own in sorted(kinds.items())}

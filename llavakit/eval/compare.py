@@ -20,8 +20,8 @@ Pair = tuple[dict[str, Any], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One benchmark of two runs. ``count``: questions that both answered, over which all else is; ``unpaired``: those
-    that one of them alone did. ``interval`` and ``p`` draw pictures (:mod:`llavakit.eval.resample`), ``p_corrected``
+    """One benchmark of two runs. ``count``: questions that both answered, over which all else is; ``unpaired``: answers
+    without a counterpart. ``interval`` and ``p`` draw pictures (:mod:`llavakit.eval.resample`), ``p_corrected``
     minds how many benchmarks are compared. ``first_better``, ``second_better``: questions with a better answer."""
 
     folder: str
@@ -75,7 +75,8 @@ def counts(record: Mapping[str, Any]) -> bool:
 
 
 def _compared(first: Held, second: Held) -> Comparison:
-    matched = pairs(first, second)
+    # A question of which a judge read one answer only would weigh for that one alone.
+    matched = [(a, b) for a, b in pairs(first, second) if counts(a) == counts(b)]
     one, other = ([_tally(pair[side]) for pair in matched] for side in (0, 1))
     interval, p = paired(one, other, [a["image"] for a, _ in matched], first.benchmark.headline)
     scores = [_headline(first.benchmark, tallies) for tallies in (one, other)]
