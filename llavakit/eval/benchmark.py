@@ -108,6 +108,9 @@ class Benchmark(ABC):
     its prompt, parsing and metric, honestly counted: every question counts once, a missing answer is wrong, and of
     several answers to one question the last counts. ``standard``: there is no official code; counted as ``strict``."""
 
+    also: ClassVar[tuple[str, ...]] = ()
+    """What its folder may be called beside its name."""
+
     judged: ClassVar[bool] = False
     """Whether a judge's reviews are scored, and not the answers themselves."""
 

@@ -44,16 +44,17 @@ def choose(words: str, data: Path, images: Path | None = None, protocol: str = "
             name, _, way = one.partition(":")
             benchmark = type(BENCHMARKS[name])(way or protocol)
             folder = f"{benchmark.name}-{way}" if way else benchmark.name
-            chosen[folder] = Chosen(folder, benchmark, folder_of(benchmark.name, data), images)
+            chosen[folder] = Chosen(folder, benchmark, folder_of(benchmark, data), images)
     if not chosen:
         raise BadRequest(f"--bench names no benchmark; there are: {', '.join(BENCHMARKS.names())}, and {ALL}")
     return list(chosen.values())
 
 
-def folder_of(name: str, data: Path) -> Path:
+def folder_of(benchmark: Benchmark, data: Path) -> Path:
     """The folder of a benchmark in ``data``, else ``data`` itself."""
     found = [path for path in sorted(data.iterdir()) if path.is_dir()] if data.is_dir() else []
-    return next((path for path in found if _plain(path.name) == _plain(name)), data)
+    names = [_plain(name) for name in (benchmark.name, *benchmark.also)]
+    return next((path for path in found if _plain(path.name) in names), data)
 
 
 def claim(out: Path, model: str, how: dict[str, Any], chosen: Sequence[Chosen], write: bool = True) -> None:
@@ -78,7 +79,7 @@ def claim(out: Path, model: str, how: dict[str, Any], chosen: Sequence[Chosen], 
 
 def _everything(data: Path) -> list[str]:
     names = BENCHMARKS.names()
-    there = [name for name in names if folder_of(name, data) != data]
+    there = [name for name in names if folder_of(BENCHMARKS[name], data) != data]
     if not there:
         raise BadRequest(f"no folder in {data} is named like a benchmark; there are: {', '.join(names)}")
     log.info("asking %s; no folder in %s for %s", ", ".join(there), data, ", ".join(sorted({*names} - {*there})))

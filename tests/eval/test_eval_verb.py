@@ -17,6 +17,8 @@ from PIL import Image
 
 from llavakit.cli import main
 from llavakit.endpoint.local import LocalEndpoint
+from llavakit.eval.chosen import folder_of
+from llavakit.eval.run import BENCHMARKS
 
 COLOURS = ("red", "green", "blue", "gray", "pink")
 
@@ -107,6 +109,17 @@ def test_killed_it_goes_on_and_asks_no_answered_question_again(data: Path, tmp_p
         once = len(asked)
         assert run(*words) == 0 and len(asked) == once
     assert json.loads((out / "gqa/result.json").read_text())["score"] == 100.0
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("mme", "MME"), ("mm_vet", "mm-vet"), ("vizwiz", "VizWiz-VQA"), ("mmbench", "MMBench_EN"), ("pope", "."),
+     ("mmbench_cn", ".")],
+)  # fmt: skip
+def test_folders_as_llava_and_the_hub_call_them(name: str, folder: str, tmp_path: Path) -> None:
+    for other in ("MME", "mm-vet", "VizWiz-VQA", "MMBench_EN", "pope_coco"):
+        (tmp_path / other).mkdir()
+    assert folder_of(BENCHMARKS[name], tmp_path) == tmp_path / folder
 
 
 def test_a_folder_holds_one_models_answers(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

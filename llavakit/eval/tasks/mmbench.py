@@ -22,6 +22,7 @@ _LEFT_OUT = {"hint", "category", "source", "image", "comment", "l2-category"}
 class MMBench(Benchmark):
     name = "mmbench"
     unit = "fraction"
+    also: ClassVar[tuple[str, ...]] = ("MMBench_EN",)
     letter: ClassVar[str] = LETTER
     files: ClassVar[tuple[str, ...]] = (
         "mmbench_dev_20230712.tsv", "mmbench_dev_en*.tsv", "MMBench_DEV_EN*.tsv", "mmbench_test*.tsv",

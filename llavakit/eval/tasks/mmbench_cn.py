@@ -9,6 +9,7 @@ from llavakit.eval.tasks.mmbench import MMBench
 
 class MMBenchCN(MMBench):
     name = "mmbench_cn"
+    also: ClassVar[tuple[str, ...]] = ()
     letter: ClassVar[str] = "请直接回答选项字母。"
     files: ClassVar[tuple[str, ...]] = (
         "mmbench_dev_cn*.tsv",

@@ -21,6 +21,7 @@ _UNANSWERABLE = "When the provided information is insufficient, respond with 'Un
 class VizWiz(Benchmark):
     name = "vizwiz"
     unit = "percent"
+    also = ("VizWiz-VQA",)
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         """``val.json`` or ``test.json``, or LLaVA's ``llava_test.jsonl`` alone."""
