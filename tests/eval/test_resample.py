@@ -21,7 +21,7 @@ def test_the_interval_covers_the_truth_where_answers_about_a_picture_go_together
     """Eight questions a picture, nearly all right or all wrong: an interval of questions would be too narrow."""
     rng = np.random.default_rng(0)
     covered = {"pictures": 0, "questions": 0}
-    for _ in range(100):
+    for _ in range(60):
         easy = rng.random(60) < 0.6
         scores = rng.random((60, 8)) < np.where(easy, 0.95, 0.05)[:, None]
         pictures = [f"{n // 8}.jpg" for n in range(480)]
@@ -29,8 +29,8 @@ def test_the_interval_covers_the_truth_where_answers_about_a_picture_go_together
             found = interval(tallies(scores.ravel()), names, MEAN)
             assert found is not None
             covered[unit] += found[0] <= 100 * (0.6 * 0.95 + 0.4 * 0.05) <= found[1]
-    assert 90 <= covered["pictures"] <= 99
-    assert covered["questions"] < 75
+    assert 53 <= covered["pictures"] <= 60
+    assert covered["questions"] < 45
 
 
 def test_a_mean_of_many_has_the_interval_of_the_normal_distribution() -> None:
