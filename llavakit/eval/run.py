@@ -111,9 +111,15 @@ def finish(
 
 def take(benchmark: Benchmark, questions: Sequence[Question], records: Iterable[Any], out: Path | None) -> Result:
     """As :func:`finish`, of an answers file that someone else wrote: scored as it is, kept one answer a question."""
-    records = [benchmark.check(record, number) for number, record in enumerate(records, 1)]
+    # A judged benchmark's own check and finder are for its judge's reviews.
+    check = checked if benchmark.judged else benchmark.check
+    records = [check(record, number) for number, record in enumerate(records, 1)]
+    named = {str(benchmark.record(q)["question_id"]): q.id for q in questions}
     find = benchmark.finder(questions)
-    latest = {id: dict(record) for record in records if (id := find(record)) is not None}
+    ids = [named.get(str(r["question_id"])) if benchmark.judged else find(r) for r in records]
+    latest = {id: dict(record) for id, record in zip(ids, records, strict=True) if id is not None}
+    if records and not latest:
+        raise _wrong_file(benchmark, len(records))
     return finish(benchmark, questions, latest, out, records)
 
 
@@ -147,9 +153,7 @@ def _scored(
     found: Found = [(by_id.get(find(record) or ""), record) for record in records]
     latest = {question.id: record for question, record in found if question is not None}
     if records and not latest:
-        raise BadRequest(
-            f"none of the {len(records)} answers belongs to a question of {benchmark.name}; is it the right file?"
-        )
+        raise _wrong_file(benchmark, len(records))
     strangers = sum(question is None for question, _ in found)
     more = {STRANGERS: float(strangers)} if strangers else {}
     strict = benchmark.strict(questions, latest)
@@ -167,6 +171,10 @@ def _scored(
         interval=_interval(benchmark, questions, strict.tallies),
     )
     return result, strict.tallies
+
+
+def _wrong_file(benchmark: Benchmark, count: int) -> BadRequest:
+    return BadRequest(f"none of the {count} answers belongs to a question of {benchmark.name}; is it the right file?")
 
 
 def _interval(
