@@ -6,7 +6,8 @@
 DIR holds the benchmark's official files; with LLaVA's rule.json or MM-Vet's mm-vet_evaluator.py among them the judge is
 asked as officially, else in words of our own. OUT gets run-1.jsonl and on, which `llavakit score` takes (for MM-Vet
 also grades.json), failures.jsonl, judge.json with versions, prompt hash and cost, and journal.jsonl with every reply:
-the same command goes on where it stopped.
+the same command goes on where it stopped. With --out RUN/mm_vet/judge beside RUN/mm_vet/answers.jsonl, the report of
+RUN and `llavakit compare` find the reviews.
 """
 
 from __future__ import annotations

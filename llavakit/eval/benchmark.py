@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llavakit.base.errors import BadRequest, nearest
 from llavakit.base.files import read_jsonl
 from llavakit.chat.conversation import IMAGE, Conversation
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Answer = Callable[[Iterable[Conversation]], Iterator[str]]
 """A model: answers in the order of the conversations. It may read ahead as far as it likes."""
@@ -47,14 +51,19 @@ Found = Sequence[tuple[Question | None, Record]]
 Latest = Mapping[str, Record]
 """The answer that counts for each question id: of several, the last."""
 
+Tally = Mapping[str, float]
+"""What one question adds to the sums, by name, of which a benchmark's headline is made."""
+
 
 @dataclass(frozen=True)
 class Counted:
-    """What one way of counting gives: the headline in the benchmark's unit and further metrics."""
+    """What one way of counting gives: the headline in the benchmark's unit and further metrics. ``tallies``: of each
+    question, where the headline is made of sums: from them comes its interval."""
 
     score: float
     metrics: dict[str, float]
     unparsed: int = 0
+    tallies: Sequence[Tally] | None = None
 
 
 STOPS = "official_stops"
@@ -67,7 +76,9 @@ class OfficialStops(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """A benchmark's outcome, with everything that could cast doubt on its score counted."""
+    """A benchmark's outcome, with everything that could cast doubt on its score counted. ``interval``: where the score
+    would lie in 95 of 100 samples of as many pictures (:mod:`llavakit.eval.resample`); of the strict count, where that
+    and the official one differ."""
 
     benchmark: str
     protocol: str
@@ -78,6 +89,7 @@ class Result:
     missing: int = 0
     duplicates: int = 0
     unparsed: int = 0
+    interval: tuple[float, float] | None = None
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -95,6 +107,9 @@ class Benchmark(ABC):
     """The first is the default. ``official``: the number that the official code gives, faults included. ``strict``:
     its prompt, parsing and metric, honestly counted: every question counts once, a missing answer is wrong, and of
     several answers to one question the last counts. ``standard``: there is no official code; counted as ``strict``."""
+
+    also: ClassVar[tuple[str, ...]] = ()
+    """What its folder may be called beside its name."""
 
     judged: ClassVar[bool] = False
     """Whether a judge's reviews are scored, and not the answers themselves."""
@@ -164,8 +179,9 @@ class Benchmark(ABC):
     def strict(self, questions: Sequence[Question], latest: Latest) -> Counted:
         """The honest count."""
         verdicts = {q.id: self.judge(q, latest[q.id]["text"]) for q in questions if q.id in latest}
-        score, metrics = self.summarize([(q, verdicts.get(q.id, Verdict(0.0, ""))) for q in questions])
-        return Counted(score, metrics, sum(v.odd or not v.parsed for v in verdicts.values()))
+        judged = [(q, verdicts.get(q.id, Verdict(0.0, ""))) for q in questions]
+        unparsed = sum(v.odd or not v.parsed for v in verdicts.values())
+        return Counted(*self.summarize(judged), unparsed, self.tally(judged))
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted | None:
         """What the official code gives on the same answers, None where that is the honest count.
@@ -182,6 +198,22 @@ class Benchmark(ABC):
             if question.group:
                 groups.setdefault(question.group, []).append(verdict.score)
         return headline, {group: scale * mean(scores) for group, scores in sorted(groups.items())}
+
+    def tally(self, judged: Judged) -> list[Tally]:
+        """What each question adds to the sums of which :meth:`headline` is made, nothing where it is not counted. Here
+        those of a mean."""
+        return [{"score": verdict.score, "count": 1.0} for _, verdict in judged]
+
+    def headline(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The headline score of sums of tallies, ``float64[...]`` each: that of :meth:`summarize` for all questions."""
+        scale = 100.0 if self.unit == "percent" else 1.0
+        return scale * ratio(sums["score"], sums["count"])
+
+    def shown_truth(self, question: Question) -> str:
+        """The right answer in words, for a reader; "" where none is known."""
+        truth = question.truth
+        answers = truth.get("answers") or [truth.get("answer", truth.get("label", ""))]
+        return " / ".join(text for text, _ in Counter(map(str, answers)).most_common())
 
     def submission(self, data: Path, latest: Latest) -> bytes:
         """The file that the benchmark's server takes, of the answers by question id. Raises :class:`BadRequest` for a
@@ -232,6 +264,13 @@ def no_strangers(found: Found) -> None:
 def text_of(question: Question) -> str:
     """The whole text that is asked, ``<image>`` marks too."""
     return question.conversation.turns[0].text
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """``part / whole``, 0 where there is nothing."""
+    import numpy as np
+
+    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=np.asarray(whole) > 0)
 
 
 def mean(values: Iterable[float]) -> float:

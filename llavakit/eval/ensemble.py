@@ -55,18 +55,19 @@ def second_look(
 def ensemble(
     questions: Sequence[Question], seeing: Mapping[str, str], reading: Mapping[str, str], second: Mapping[str, str]
 ) -> Result:
-    """The headline is the final answer's accuracy: the second look's, and without one the seeing model's.
+    """The headline is the final answer's accuracy: the second look's, and the seeing model's where that states none.
 
     ``complement``: the reader's answer, and the seeing model's where the reader states none. An answer that can not be
-    read is wrong; the official code draws lots for it. Raises :class:`BadRequest` where an answer is missing.
+    read, or is no choice of the question, is wrong; the official code draws lots for it. Raises :class:`BadRequest`
+    where an answer is missing.
     """
     _all_there(questions, seeing, reading)
     scores: dict[str, list[float]] = {}
     unread = 0
     for q in questions:
-        ours, theirs = _stated(q, seeing[q.id]), _stated(q, reading[q.id])
-        final = _stated(q, second.get(q.id, "")) or ours
-        unread += not ours
+        ours, theirs = _letter(seeing[q.id]), _letter(reading[q.id])
+        final = _letter(second.get(q.id, "")) or ours
+        unread += not _stated(q, seeing[q.id])
         for name, said in (
             ("accuracy", {final}), ("seeing", {ours}), ("reading", {theirs}), ("complement", {theirs or ours}),
             ("upper_bound", {ours, theirs}),
@@ -79,10 +80,15 @@ def ensemble(
 
 
 def _stated(question: Question, text: str) -> str:
-    """The letter that an answer states once; "" too for one that is no choice of the question."""
+    """The letter that an answer states; "" too for one that is no choice of the question."""
+    letter = _letter(text)
+    return letter if letter in OPTIONS[: question.truth["choices"]] else ""
+
+
+def _letter(text: str) -> str:
+    """The letter that an answer states once, "" where it states none or several."""
     stated: list[str] = _STATED.findall(text)
-    choices = OPTIONS[: question.truth["choices"]]
-    return stated[0] if len(stated) == 1 and stated[0] in choices else ""
+    return stated[0] if len(stated) == 1 else ""
 
 
 def _all_there(questions: Sequence[Question], *answers: Mapping[str, str]) -> None:

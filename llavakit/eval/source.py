@@ -79,14 +79,20 @@ def is_parquet(data: Path, *official: str) -> bool:
 
 
 def parquet_rows(
-    data: Path, pattern: str = "*.parquet", pictures: Sequence[str] = ("image",)
+    data: Path, *patterns: str, pictures: Sequence[str] = ("image",), shared: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all Parquet files of that name, in the order of the names.
+    """The rows of the Parquet files of the first pattern that there are, in the order of the names; of all, where
+    there are none (a split under a name of one's own).
+
+    A copy on the hub holds all splits and languages of its data set: the patterns say which one is asked. Rows with
+    the same value in the column ``shared`` show one picture, the first row's copy of it.
 
     Cells of ``pictures`` become :class:`ImageRef`, None where empty; none is read before it is opened. Of several
     pictures in a cell (a video's frames) it is the middle one. Raises :class:`BadRequest` where pyarrow is missing.
     """
-    for path in find_all(data, pattern):
+    known: dict[Any, ImageRef] = {}
+    found = (find_all(data, pattern) for pattern in (*patterns, "*.parquet"))
+    for path in next(filter(None, found), []):
         file = _parquet(path)
         schema = file.schema_arrow
         shown = [name for name in pictures if name in schema.names]
@@ -100,13 +106,15 @@ def parquet_rows(
                 for name in shown:
                     stored = functools.partial(_stored_picture, path, group, index, name)
                     row[name] = ImageRef(stored) if row[name] else None
+                    if row[name] and row.get(shared) is not None:
+                        row[name] = known.setdefault(row[shared], row[name])
                 yield row
 
 
-def require_parquet(data: Path) -> Iterator[dict[str, Any]]:
+def require_parquet(data: Path, *patterns: str) -> Iterator[dict[str, Any]]:
     """The rows of a benchmark that is published as Parquet. Raises :class:`BadRequest` where there is none."""
     find(data, "*.parquet")
-    return parquet_rows(data)
+    return parquet_rows(data, *patterns)
 
 
 def base64_picture(text: str) -> ImageRef:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 # ^ marks where a missing apostrophe belongs: "ain^t" turns "aint" into "ain't". Words that the official table lists
 # with a capital can not match (all is lower-cased before) and are left out.
@@ -26,6 +26,11 @@ wouldn't^ve y^all y^all'll y'all^ll y^all'd've y'all^d've y'all'd^ve you^d you^d
 """
 _CONTRACTIONS = {word.replace("^", ""): word.replace("^", "'") for word in _MARKED.split()}
 _CONTRACTIONS["somebody'd"] = "somebodyd"  # the other way round in the official table
+# VizWiz's copy of the table has typographic apostrophes but for these: so its "dont" is no "don't".
+_STRAIGHT = ("aint", "arent", "cant", "couldve", "couldnt", "weve", "wheres", "whove")
+_CURLED = {word.replace("'", "’"): text.replace("'", "’") for word, text in _CONTRACTIONS.items()}
+_CURLED |= {word: _CONTRACTIONS[word] for word in _STRAIGHT}
+_CURLED |= {word: _CURLED.pop(word.replace("'", "’")) for word in ("couldn'tve", "hadn'tve")}
 _COUNTED = "zero one two three four five six seven eight nine ten"
 _NUMBERS = {word: str(n) for n, word in enumerate(_COUNTED.split())} | {"none": "0"}
 _ARTICLES = {"a", "an", "the"}
@@ -64,8 +69,9 @@ def vqa_accuracy(answer: str, answers: Sequence[str], records: Sequence[Hashable
 
 
 def vizwiz_accuracy(answer: str, answers: Sequence[str]) -> float:
-    """VizWiz's own tool: as the VQA tool, but the annotators' answers stay as they were typed."""
-    return _leave_one_out(normalize(_one_line(answer)), answers)
+    """VizWiz's own tool: as the VQA tool, but with its own contractions, and the annotators' answers stay as they were
+    typed."""
+    return _leave_one_out(_words(_strip_punctuation(_one_line(answer)), _CURLED), answers)
 
 
 def m4c_accuracy(answer: str, answers: Sequence[str]) -> float:
@@ -89,9 +95,9 @@ def _strip_punctuation(text: str) -> str:
     return _PERIOD.sub("", out, count=_PERIODS_REMOVED)
 
 
-def _words(text: str) -> str:
+def _words(text: str, contractions: Mapping[str, str] = _CONTRACTIONS) -> str:
     words = [_NUMBERS.get(word, word) for word in text.lower().split()]
-    return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
+    return " ".join(contractions.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def _one_line(text: str) -> str:

@@ -37,3 +37,10 @@ def data_url(source: str | Path | bytes | Any) -> str:
         where = f"image {source}" if isinstance(source, (str, Path)) else "image"
         raise BadRecord(f"{len(data):,} bytes are more than endpoints take; make it smaller", where)
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def jpeg_url(picture: Image.Image) -> str:
+    """A picture to look at in a page: small, and not to the last bit."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -9,7 +9,7 @@ import pytest
 
 from llavakit.cli import main
 
-KEYS = ["benchmark", "protocol", "score", "unit", "metrics", "count", "missing", "duplicates", "unparsed"]
+KEYS = ["benchmark", "protocol", "score", "unit", "metrics", "count", "missing", "duplicates", "unparsed", "interval"]
 
 
 def lines(path: Path, records: list[Any]) -> str:

@@ -48,6 +48,11 @@ def test_ensemble(put: Put, tmp_path: Path) -> None:
     }  # fmt: skip
     assert result.unparsed == 1
     assert ensemble(questions, seeing, reading, second | {"3": "So: The answer is B."}).score == 80.0
+    # A letter that is no choice is an answer all the same, and a wrong one: it is not made up for by the other model.
+    strange = "The answer is E."
+    assert ensemble(questions, seeing, reading, second | {"1": strange}).score == 40.0
+    other = ensemble(questions, seeing, reading | {"1": strange}, second).metrics
+    assert (other["complement"], other["reader_without_answer"]) == (40.0, 40.0)
     with pytest.raises(BadRequest, match="question '4' lacks one"):
         ensemble(questions, seeing, {id: text for id, text in reading.items() if id != "4"}, {})
 

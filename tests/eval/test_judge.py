@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_jsonl
 from llavakit.eval.judge import Request, grade, pair_of_scores, prompt_hash, run_judge
-from llavakit.eval.run import evaluate, score
+from llavakit.eval.run import evaluate, score, take
 from llavakit.eval.tasks.llava_bench_coco import LlavaBenchCoco
 from llavakit.eval.tasks.llava_bench_in_the_wild import LlavaBench
 from llavakit.eval.tasks.mm_vet import MMVet
@@ -134,6 +134,17 @@ def test_asking_a_judged_benchmark_says_that_it_is_not_judged(put: Put, tmp_path
     result = evaluate(LlavaBench(), LlavaBench().load(tmp_path), lambda cs: (c.id for c in cs), tmp_path / "out")
     assert result.metrics == {"not judged yet (count)": 3.0}
     assert [a["text"] for a in read_jsonl(tmp_path / "out" / "answers.jsonl")] == ["0", "1", "2"]
+
+
+def test_recorded_answers_wait_for_their_judge(put: Put, tmp_path: Path) -> None:
+    put("mm-vet.json", {"v1_0": {"imagename": "a.png", "question": "What?", "answer": "a", "capability": ["rec"]}})
+    questions = MMVet().load(tmp_path)
+    take(MMVet(), questions, [{"question_id": 0, "text": "It is."}], tmp_path / "out")
+    (answer,) = read_jsonl(tmp_path / "out/answers.jsonl")
+    assert (answer["question_id"], answer["text"], answer["truth"]) == ("0", "It is.", "a")
+    assert len(MMVet().requests(tmp_path, [answer])) == 1
+    with pytest.raises(BadRequest, match="none of the 1 answers"):
+        take(MMVet(), questions, [{"question_id": 5, "text": "It is."}], None)
 
 
 def test_answers_are_no_reviews() -> None:

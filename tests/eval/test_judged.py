@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llavakit.chat.conversation import Conversation
 from llavakit.eval.benchmark import Question
 from llavakit.eval.run import score
 from llavakit.eval.tasks.llava_bench_in_the_wild import LlavaBench
@@ -51,7 +52,7 @@ def put_mm_vet(put: Put, count: int) -> None:
 @given(st.integers(0, 10**6), st.integers(1, 4))
 def test_mm_vet_rounds_as_its_evaluator(seed: int, runs: int) -> None:
     draw = random.Random(seed)
-    questions = [Question(f"v1_{n}", None, {"capability": ["rec"]}) for n in range(16)]  # type: ignore[arg-type]
+    questions = [Question(f"v1_{n}", Conversation(()), {"capability": ["rec"]}) for n in range(16)]
     grades = np.array([[draw.choice((0.0, 0.1, 0.25, 0.5, 1.0)) for _ in range(runs)] for _ in range(15)])
     records = [{"question_id": f"v1_{n}", "score": list(map(float, row))} for n, row in enumerate(grades)]
     result = score(MMVet(), questions, records)

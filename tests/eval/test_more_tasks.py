@@ -2,10 +2,13 @@
 
 import io
 import json
+import random
 import shutil
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from PIL import Image
 from llavakit.base.errors import BadRequest
 from llavakit.eval.benchmark import Benchmark, Question, text_of
 from llavakit.eval.boxes import first_box, squared
+from llavakit.eval.order import picture_names
 from llavakit.eval.run import BENCHMARKS, score
 from llavakit.eval.tasks.captions import Captions
 from llavakit.eval.tasks.chartqa import ChartQA
@@ -63,7 +67,8 @@ HUB: dict[str, tuple[list[dict[str, Any]], list[str], str, float]] = {
     ),
     "pope": (
         [{"id": str(n), "question_id": str(n), "question": "Is there a cat in the image?", "answer": "yes",
-          "category": category} for category in ("adversarial", "popular", "random") for n in (1, 2)],
+          "category": category, "image_source": f"COCO_{n}"}
+         for category in ("adversarial", "popular", "random") for n in (1, 2)],
         ["Yes"] * 6, f"Is there a cat in the image?\n{SHORT}", 1.0,
     ),
     "scienceqa": (
@@ -80,6 +85,12 @@ HUB: dict[str, tuple[list[dict[str, Any]], list[str], str, float]] = {
         [{"index": n, "question": "Which?", "hint": "nan", "A": "cat", "B": "dog", "C": "nan", "D": "nan",
           "answer": "B", "category": "k", "L2-category": "l"} for n in range(3)],
         ["B"] * 3, f"Which?\nA. cat\nB. dog\n{LETTER}", 1.0,
+    ),
+    "mme": (
+        [{"question_id": f"{task}/{picture}.png", "category": task, "question": f"Is it {n}?  Please answer yes or no.",
+          "answer": right} for task in ("existence", "OCR") for picture in "ab"
+          for n, right in enumerate(("Yes", "No"))],
+        ["Yes", "No"] * 4, f"Is it 0?\n{SHORT}", 400.0,
     ),
     "ai2d": (
         [{"question": "Which?", "options": ["x", "y"], "answer": "1"} for _ in range(3)],
@@ -102,6 +113,25 @@ HUB: dict[str, tuple[list[dict[str, Any]], list[str], str, float]] = {
 }  # fmt: skip
 
 
+SHARED = {"mme": [0, 0, 2, 2, 4, 4, 6, 6], "textvqa": [0, 0, 0], "pope": [0, 0, 0, 1, 1, 1]}
+"""Which row's copy of the picture is shown, where rows tell that they share one."""
+
+
+def tallies_make_the_headline(benchmark: Benchmark, questions: list[Question], texts: list[str]) -> None:
+    """Of every mixture of right, wrong and missing answers."""
+    rng = random.Random(0)
+    for _ in range(5):
+        said = [(q, rng.choice([text, "no", "A", ""])) for q, text in zip(questions, texts, strict=True)]
+        latest = {q.id: benchmark.record(q) | {"text": text} for q, text in said if rng.random() < 0.8}
+        counted = benchmark.strict(questions, latest)
+        assert counted.tallies is not None
+        sums = defaultdict(lambda: np.zeros(()))
+        for tally in counted.tallies:
+            for key, value in tally.items():
+                sums[key] = sums[key] + value
+        assert float(benchmark.headline(sums)) == pytest.approx(counted.score, abs=1e-9)
+
+
 @pytest.mark.parametrize("name", HUB)
 def test_the_hubs_copy(name: str, tmp_path: Path) -> None:
     rows, texts, prompt, expected = HUB[name]
@@ -115,12 +145,39 @@ def test_the_hubs_copy(name: str, tmp_path: Path) -> None:
     benchmark: Benchmark = BENCHMARKS[name]
     questions = benchmark.load(tmp_path)
     assert text_of(questions[0]) == f"<image>\n{prompt}"
+    seen = SHARED.get(name, range(len(rows)))
     widths = [open_image(q.conversation.images[0].source).width for q in questions]
-    assert sorted(widths) == [n + 3 for n in range(len(rows))]
+    assert sorted(widths) == [n + 3 for n in seen]
+    assert len(set(picture_names(questions).values())) == len(set(seen))
     answers = [benchmark.record(q) | {"text": text} for q, text in zip(questions, texts, strict=True)]
     result = score(benchmark, questions, answers)
     assert result.score == pytest.approx(expected)
     assert result.missing == result.duplicates == 0
+    tallies_make_the_headline(benchmark, questions, texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "asked"),
+    [
+        ("vqav2", ("data/test-0", "data/testdev-0", "data/validation-0"), "data/validation-0"),
+        ("vqav2", ("data/test-0", "data/testdev-0"), "data/testdev-0"),
+        ("textvqa", ("data/train-0", "data/validation-0"), "data/validation-0"),
+        ("mmbench", ("cc/test-0", "cn/dev-0", "en/dev-0", "en/test-0"), "en/dev-0"),
+        ("mmbench_cn", ("MMBench/cn/dev-0", "MMBench/cn/test-0", "MMBench/en/dev-0"), "MMBench/cn/dev-0"),
+        ("scienceqa", ("ScienceQA-FULL/test-0", "ScienceQA-FULL/train-0", "ScienceQA-IMG/test-0"),
+         "ScienceQA-FULL/test-0"),
+        ("pope", ("Full/adversarial-0", "data/test-0"), "data/test-0"),
+        ("docvqa", ("DocVQA/test-0", "DocVQA/validation-0", "InfographicVQA/validation-0"), "DocVQA/validation-0"),
+        ("ai2d", ("mine",), "mine"),
+    ],
+)  # fmt: skip
+def test_of_a_copy_with_all_splits_one_is_asked(name: str, files: tuple[str, ...], asked: str, tmp_path: Path) -> None:
+    rows, texts, _, _ = HUB[name.removesuffix("_cn")]
+    for file in files:
+        width = 5 if file == asked else 3
+        put_parquet(tmp_path / f"{file}.parquet", [row | {"image": encoded(width)} for row in rows])
+    questions = BENCHMARKS[name].load(tmp_path)
+    assert [open_image(q.conversation.images[0].source).width for q in questions] == [5] * len(texts)
 
 
 def test_a_problem_without_a_picture_in_the_hubs_copy(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from llavakit.eval.run import score
 from llavakit.eval.tasks.records import Records
 
 from .conftest import Put
+from .test_more_tasks import tallies_make_the_headline
 
 LINE = {"question_id": 1, "image": "images/a.png", "text": "What?", "metric": "exact", "answers": ["cup"]}
 
@@ -97,3 +98,13 @@ def test_captions_alone_make_the_headline(put: Put) -> None:
 def test_json_that_is_no_list_is_refused(put: Put) -> None:
     with pytest.raises(BadRequest, match="must hold a list"):
         Records().load(put("val.json", {"id": 1}))
+
+
+def test_an_interval_is_of_what_makes_the_headline(put: Put) -> None:
+    kinds = ["exact", "words", "exact", "open", "exact"]
+    lines = [{"question_id": n, "text": f"{n}?", "metric": k, "answers": ["a cup"]} for n, k in enumerate(kinds)]
+    questions = Records().load(put("questions.jsonl", lines))
+    tallies_make_the_headline(Records(), questions, ["a cup"] * 5)
+    answers = [{"question_id": n, "text": "a cup" if n else "no"} for n in range(5)]
+    result = score(Records(), questions, answers)
+    assert result.score == pytest.approx(200 / 3) and result.interval == (0.0, 100.0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llavakit.eval.vqa import m4c_accuracy, normalize, normalize_m4c, vqa_accuracy
+from llavakit.eval.vqa import m4c_accuracy, normalize, normalize_m4c, vizwiz_accuracy, vqa_accuracy
 
 TEXT = st.text(alphabet="aAnthe sSyYo01289.,?!-/'\n\té", max_size=20)
 
@@ -46,6 +46,17 @@ def test_leave_one_out_over_ten_answers(matches: int, expected: float) -> None:
 def test_unanimous_annotators_switch_the_official_normalisation_off() -> None:
     assert vqa_accuracy("Yes", ["yes"] * 10) == 0.0
     assert m4c_accuracy("Yes", ["yes"] * 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "equal"),
+    [
+        ("dont", "don’t"), ("couldn'tve", "couldn’t’ve"), ("somebody’d", "somebodyd"),
+        ("somebody'd", "somebody'd"), ("cant", "can't"), ("wheres", "where's"), ("whod've", "whod've"),
+    ],
+)  # fmt: skip
+def test_vizwiz_has_contractions_of_its_own(answer: str, equal: str) -> None:
+    assert vizwiz_accuracy(answer, [equal] * 10) == 1.0
 
 
 @given(TEXT, st.lists(TEXT, min_size=1, max_size=10))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -28,6 +26,7 @@ from llavakit.data.sources.llava import ImageFirst, conversation
 from llavakit.data.stream import Item
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, square
+from llavakit.image.url import jpeg_url
 from llavakit.model.encode import Codec
 
 
@@ -132,9 +131,7 @@ def _card(source: str, spec: SourceSpec, item: Item, how: How, problems: list[tu
 
 def _uri(pixels: np.ndarray) -> str:
     """uint8 ``[3, S, S]`` as a JPEG in a data URI."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(file, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return jpeg_url(Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))))
 
 
 def _lengths(chosen: Chosen, how: How) -> list[int]:

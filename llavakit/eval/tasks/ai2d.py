@@ -21,7 +21,7 @@ class Ai2d(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         questions = []
-        for number, row in enumerate(require_parquet(data)):
+        for number, row in enumerate(require_parquet(data, "test*.parquet")):
             text = f"{row['question']}\n{lettered(row['options'])}\n{LETTER}"
             truth = {"answer": OPTIONS[int(row["answer"])]}
             conversation = question(text, row["image"], id=str(number), source=self.name)

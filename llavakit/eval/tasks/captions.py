@@ -42,6 +42,9 @@ class Captions(Benchmark):
         """CIDEr is a property of all the captions together: none is right or wrong alone."""
         return Verdict(0.0, answer)
 
+    def shown_truth(self, question: Question) -> str:
+        return str(question.truth["captions"][0])
+
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
         return self._cider([q for q, _ in judged], {q.id: v.parsed for q, v in judged}), {}
 

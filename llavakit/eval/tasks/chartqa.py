@@ -18,7 +18,10 @@ class ChartQA(Benchmark):
     def read(self, data: Path, images: Path | None) -> list[Question]:
         """``test_human.json`` and ``test_augmented.json``, in this order; an id is the place in them."""
         if is_parquet(data, "test_human.json"):
-            rows = [(row["type"], row["question"], row["answer"], row["image"]) for row in parquet_rows(data)]
+            rows = [
+                (row["type"], row["question"], row["answer"], row["image"])
+                for row in parquet_rows(data, "test*.parquet")
+            ]
         else:
             rows = []
             for kind in ("human", "augmented"):

@@ -18,7 +18,9 @@ class DocVQA(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "val_v1.0*.json"):
-            rows = [(row, row["image"]) for row in parquet_rows(data)]
+            rows = [
+                (row, row["image"]) for row in parquet_rows(data, "DocVQA/validation*.parquet", "validation*.parquet")
+            ]
         else:
             path = find(data, "val_v1.0.json", "val_v1.0*.json")
             image = image_finder(path, images, ("val",))

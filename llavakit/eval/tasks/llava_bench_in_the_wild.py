@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, mean
+from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, Tally, mean, ratio
 from llavakit.eval.judge import JudgedBenchmark, Request, pair_of_scores
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SYSTEM = "You check the quality of answers, precisely and fairly."
 _RULE = (
@@ -36,11 +39,15 @@ class LlavaBench(JudgedBenchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, self.question_file):
-            rows = list(parquet_rows(data))
-            return [self._question(n, row | {"text": row["question"]}, row["image"]) for n, row in enumerate(rows)]
+            return [self._question(row["question_id"], row, row["image"]) for row in self._stored(data)]
         path = find(data, self.question_file)
         image = image_finder(path, images, ("images",))
         return [self._question(item["question_id"], item, image(item["image"])) for item in read_jsonl(path)]
+
+    def _stored(self, data: Path) -> list[dict[str, Any]]:
+        """The hub's copy, its columns named as LLaVA's files name them."""
+        rows = enumerate(parquet_rows(data, "train*.parquet"))
+        return [row | {"text": row["question"], "question_id": number} for number, row in rows]
 
     def _question(self, id: Any, item: Mapping[str, Any], picture: Any) -> Question:
         conversation = question(item["text"], picture, id=str(id), source=self.name)
@@ -69,7 +76,13 @@ class LlavaBench(JudgedBenchmark):
             reference, own = mean(a for a, _ in values), mean(b for _, b in values)
             metrics |= {kind: 100.0 * own / reference if reference else 0.0}
             metrics |= {f"{kind}_reference": 10.0 * reference, f"{kind}_model": 10.0 * own}
-        return Counted(metrics["all"], metrics, len(pairs) - len(read))
+        tallies: list[Tally] = [
+            {"reference": read[q.id][0], "own": read[q.id][1]} if q.id in read else {} for q in questions
+        ]
+        return Counted(metrics["all"], metrics, len(pairs) - len(read), tallies)
+
+    def headline(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        return 100.0 * ratio(sums["own"], sums["reference"])
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """As ``summarize_gpt_review.py`` prints it: every line counts, malformed ones as -1, rounded twice."""
@@ -94,9 +107,7 @@ class LlavaBench(JudgedBenchmark):
 
     def requests(self, data: Path, answers: Sequence[dict[str, Any]]) -> list[Request]:
         """The rule is the official one where LLaVA's ``rule.json`` lies with the data, else in words of our own."""
-        references = {str(r["question_id"]): r for r in read_jsonl(find(data, self.reference_file))}
-        contexts = {c["image"]: self._context(c) for c in read_jsonl(find(data, self.context_file))}
-        asked = {str(q["question_id"]): q for q in read_jsonl(find(data, self.question_file))}
+        asked, references, contexts = self._sources(data)
         rules = find_optional(data, "rule.json")
         official = read_json(rules) if rules else {}
         given = {str(a["question_id"]): a for a in answers}
@@ -106,8 +117,21 @@ class LlavaBench(JudgedBenchmark):
         requests = []
         for number, (id, item) in enumerate(asked.items(), 1):
             rule = official.get(self.prefix + item["category"], {"prompt": _RULE.format(shown=self.shown)})["prompt"]
-            requests.append(self._request(number, item, references[id], given[id], contexts[item["image"]], rule))
+            requests.append(self._request(number, item, references[id], given[id], contexts[id], rule))
         return requests
+
+    def _sources(self, data: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+        """Questions, reference answers and contexts by question id."""
+        if is_parquet(data, self.question_file):
+            asked = {str(row["question_id"]): row for row in self._stored(data)}
+            references = {
+                id: {"question_id": row["question_id"], "text": row["gpt_answer"]} for id, row in asked.items()
+            }
+            return asked, references, {id: self._context(row) for id, row in asked.items()}
+        asked = {str(q["question_id"]): q for q in read_jsonl(find(data, self.question_file))}
+        told = {c["image"]: self._context(c) for c in read_jsonl(find(data, self.context_file))}
+        references = {str(r["question_id"]): r for r in read_jsonl(find(data, self.reference_file))}
+        return asked, references, {id: told[q["image"]] for id, q in asked.items()}
 
     def _context(self, item: Mapping[str, Any]) -> str:
         caption = item["caption"]

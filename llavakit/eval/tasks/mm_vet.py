@@ -10,7 +10,7 @@ from typing import Any
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import question
-from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, added, mean, no_strangers
+from llavakit.eval.benchmark import Counted, Found, Latest, OfficialStops, Question, Tally, added, mean, no_strangers
 from llavakit.eval.judge import JudgedBenchmark, Request, grade
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
 
@@ -42,11 +42,7 @@ class MMVet(JudgedBenchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, self.question_file):
-            rows = list(parquet_rows(data))
-            return [
-                self._question(r["question_id"], r | {"capability": r["capability"].split(",")}, r["image"])
-                for r in rows
-            ]
+            return [self._question(id, row, row["image"]) for id, row in _stored(data).items()]
         path = find(data, self.question_file)
         image = image_finder(path, images, ("images",))
         return [self._question(id, item, image(item["imagename"])) for id, item in read_json(path).items()]
@@ -79,7 +75,8 @@ class MMVet(JudgedBenchmark):
         scores = {id: mean(own) for id, own in grades.items() if own}
         metrics = _by_capability([q for q in questions if q.id in scores], scores)
         bad = sum(g is None for record in latest.values() for g in _grades(record))
-        return Counted(100.0 * mean(scores.values()), metrics, bad)
+        tallies: list[Tally] = [{"score": scores[q.id], "count": 1.0} if q.id in scores else {} for q in questions]
+        return Counted(100.0 * mean(scores.values()), metrics, bad, tallies)
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """As ``mm-vet_evaluator.py`` exports it: unreadable and missing grades count 0; rounded to a decimal."""
@@ -104,7 +101,8 @@ class MMVet(JudgedBenchmark):
         evaluator = find_optional(data, "mm-vet_evaluator.py")
         official = _OFFICIAL.search(evaluator.read_text(encoding="utf-8")) if evaluator else None
         prompt = official.group(1) if official else PROMPT
-        items = read_json(find(data, self.question_file))
+        stored = is_parquet(data, self.question_file)
+        items = _stored(data) if stored else read_json(find(data, self.question_file))
         given = {_official_id(answer["question_id"]): answer["text"] for answer in answers}
         missing = next((id for id in items if id not in given), None)
         if missing is not None:
@@ -132,6 +130,12 @@ class MMVet(JudgedBenchmark):
 
     def record(self, question: Question) -> dict[str, Any]:
         return super().record(question) | {"question_id": question.id.removeprefix("v1_")}
+
+
+def _stored(data: Path) -> dict[str, dict[str, Any]]:
+    """The hub's copy, by question id."""
+    rows = parquet_rows(data, "test*.parquet")
+    return {row["question_id"]: row | {"capability": row["capability"].split(",")} for row in rows}
 
 
 def _official_id(id: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import ImageRef, question
-from llavakit.eval.benchmark import Benchmark, Counted, Found, Judged, Latest, Question, Verdict, mean, text_of
+from llavakit.eval.benchmark import Benchmark, Counted, Found, Judged, Latest, Question, Tally, Verdict, mean, text_of
 from llavakit.eval.infer import NONE_OF_THEM, infer_option
 from llavakit.eval.prompts import LETTER
 from llavakit.eval.source import EMPTY, base64_picture, find_all, is_parquet, parquet_rows, tsv_rows
@@ -22,11 +22,14 @@ _LEFT_OUT = {"hint", "category", "source", "image", "comment", "l2-category"}
 class MMBench(Benchmark):
     name = "mmbench"
     unit = "fraction"
+    also: ClassVar[tuple[str, ...]] = ("MMBench_EN",)
     letter: ClassVar[str] = LETTER
     files: ClassVar[tuple[str, ...]] = (
         "mmbench_dev_20230712.tsv", "mmbench_dev_en*.tsv", "MMBench_DEV_EN*.tsv", "mmbench_test*.tsv",
         "MMBench_TEST_EN*.tsv", "*.xlsx",
     )  # fmt: skip
+
+    copies: ClassVar[tuple[str, ...]] = ("en/dev*.parquet", "en/test*.parquet", "dev*.parquet", "test*.parquet")
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         """The benchmark's TSV, which holds the pictures; for scoring also a workbook with its ``index``, options and
@@ -50,7 +53,7 @@ class MMBench(Benchmark):
 
     def _rows(self, data: Path) -> list[dict[str, Any]]:
         if is_parquet(data, *self.files):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, *self.copies))
             return [{k: "" if isinstance(v, str) and v in EMPTY else v for k, v in row.items()} for row in rows]
         path = self._file(data)
         return tsv_rows(path) if path.suffix == ".tsv" else read_sheet(path)
@@ -84,6 +87,15 @@ class MMBench(Benchmark):
             for kind in group[0][0].truth["kinds"]:
                 kinds.setdefault(kind, []).append(hits[number])
         return metrics["circular"], metrics | {kind: mean(scores) for kind, scores in sorted(kinds.items())}
+
+    def tally(self, judged: Judged) -> list[Tally]:
+        """A question's rotations are counted once, with the first of them."""
+        hits: dict[int, float] = {}
+        for q, verdict in judged:
+            number = int(q.id) % _ROTATION
+            hits[number] = min(hits.get(number, 1.0), float(bool(verdict.score)))
+        counted = ((q, hits.pop(int(q.id) % _ROTATION, None)) for q, _ in judged)
+        return [{"count": 0.0} if hit is None else {"score": hit, "count": 1.0} for _, hit in counted]
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """A missing answer is an empty cell of the upload, which the tool reads as the text "nan"; a group without its

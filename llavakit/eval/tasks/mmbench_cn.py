@@ -9,6 +9,7 @@ from llavakit.eval.tasks.mmbench import MMBench
 
 class MMBenchCN(MMBench):
     name = "mmbench_cn"
+    also: ClassVar[tuple[str, ...]] = ()
     letter: ClassVar[str] = "请直接回答选项字母。"
     files: ClassVar[tuple[str, ...]] = (
         "mmbench_dev_cn*.tsv",
@@ -17,6 +18,7 @@ class MMBenchCN(MMBench):
         "*_CN*.tsv",
         "*.xlsx",
     )
+    copies: ClassVar[tuple[str, ...]] = ("cn/dev*.parquet", "cn/test*.parquet", "dev*.parquet", "test*.parquet")
 
     def _own(self, name: str) -> bool:
         return "_cn" in name.lower() or name.endswith(".xlsx")

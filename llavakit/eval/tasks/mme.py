@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_jsonl
@@ -17,13 +17,18 @@ from llavakit.eval.benchmark import (
     Judged,
     OfficialStops,
     Question,
+    Tally,
     Verdict,
     mean,
     no_strangers,
+    ratio,
 )
 from llavakit.eval.prompts import SHORT
 from llavakit.eval.source import find_all, find_optional, image_finder, is_parquet, parquet_rows
 from llavakit.eval.yesno import yes_no_or_other
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _PERCEPTION = ["existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR"]
 _COGNITION = ["commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning"]
@@ -38,7 +43,7 @@ class Mme(Benchmark):
         """The release's folders (``existence/*.txt``, or ``questions_answers_YN`` below), in the order of LLaVA's
         ``llava_mme.jsonl`` where it is there."""
         if is_parquet(data, "*/questions_answers_YN/*.txt", "existence/*.txt"):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "test*.parquet", shared="question_id"))
             return [
                 self._question(r["category"], r["question_id"], r["question"], r["answer"], r["image"]) for r in rows
             ]
@@ -75,9 +80,29 @@ class Mme(Benchmark):
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
         tasks: dict[str, dict[str, list[float]]] = {}
         for q, verdict in judged:
-            pictures = tasks.setdefault(q.group, {})
-            pictures.setdefault(Path(q.truth["picture"]).stem, []).append(verdict.score)
+            task, picture = _of_picture(q)
+            tasks.setdefault(task, {}).setdefault(picture, []).append(verdict.score)
         return _points({task: list(pictures.values()) for task, pictures in tasks.items()})
+
+    def tally(self, judged: Judged) -> list[Tally]:
+        """A picture, and whether all its answers are right, is counted with its first question."""
+        pictures: dict[tuple[str, str], list[float]] = {}
+        for q, verdict in judged:
+            pictures.setdefault(_of_picture(q), []).append(verdict.score)
+        tallies: list[Tally] = []
+        for q, verdict in judged:
+            scores = pictures.pop(_of_picture(q), None)
+            own = {} if scores is None else {"both": float(sum(scores) == 2), "pictures": 1.0}
+            own |= {"right": verdict.score, "asked": 1.0}
+            tallies.append({f"{q.group} {name}": value for name, value in own.items()})
+        return tallies
+
+    def headline(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        points = [
+            ratio(sums[f"{t} right"], sums[f"{t} asked"]) + ratio(sums[f"{t} both"], sums[f"{t} pictures"])
+            for t in _PERCEPTION
+        ]
+        return 100.0 * sum(points[1:], points[0])
 
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """Two answers in a row of a task's file are taken for one picture's."""
@@ -108,6 +133,10 @@ class Mme(Benchmark):
             return None if text is None else truths[task, stem, text]
 
         return find
+
+
+def _of_picture(question: Question) -> tuple[str, str]:
+    return question.group, Path(question.truth["picture"]).stem
 
 
 def _points(tasks: Mapping[str, Sequence[Sequence[float]]]) -> tuple[float, dict[str, float]]:

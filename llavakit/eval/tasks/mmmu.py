@@ -26,7 +26,7 @@ class Mmmu(Benchmark):
     def read(self, data: Path, images: Path | None) -> list[Question]:
         pattern = "validation*.parquet"
         find(data, pattern)
-        return [self._question(row) for row in parquet_rows(data, pattern, _IMAGES)]
+        return [self._question(row) for row in parquet_rows(data, pattern, pictures=_IMAGES)]
 
     def _question(self, row: Mapping[str, Any]) -> Question:
         subject = re.fullmatch(r"[^_]+_(.+)_\d+", row["id"])

@@ -18,7 +18,7 @@ class MMStar(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         questions = []
-        for row in require_parquet(data):
+        for row in require_parquet(data, "val*.parquet"):
             id = str(row["index"])
             text = f"{row['question'].strip()}\n{LETTER}"
             truth = {"answer": row["answer"], "part": row["l2_category"]}

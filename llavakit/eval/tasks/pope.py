@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_jsonl
@@ -16,13 +16,18 @@ from llavakit.eval.benchmark import (
     Judged,
     OfficialStops,
     Question,
+    Tally,
     Verdict,
     mean,
     no_strangers,
+    ratio,
 )
 from llavakit.eval.prompts import SHORT
 from llavakit.eval.source import find, find_optional, image_finder, is_parquet, parquet_rows
 from llavakit.eval.yesno import says_neither, yes_no_metrics, yes_or_no
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # The official ids begin at 1 in every category; LLaVA's question file keeps them apart so.
 _FIRST = {"random": 10_000_000, "popular": 20_000_000, "adversarial": 0}
@@ -34,7 +39,7 @@ class Pope(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "coco_pope_*.json"):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "test*.parquet", shared="image_source"))
             return [
                 self._question(first + int(r["question_id"]), r["question"], r["answer"], r["image"], category)
                 for category, first in _FIRST.items()
@@ -72,6 +77,14 @@ class Pope(Benchmark):
         }
         return _summary({category: yes_no_metrics(own) for category, own in pairs.items()})
 
+    def tally(self, judged: Judged) -> list[Tally]:
+        return [_tally(q.group, v.parsed == "yes", q.truth["label"] == "yes") for q, v in judged]
+
+    def headline(self, sums: Mapping[str, np.ndarray]) -> np.ndarray:
+        """F1 of a category: the hits twice, over themselves and what was said or left out wrongly."""
+        f1 = [ratio(2 * sums[f"{c} hits"], 2 * sums[f"{c} hits"] + sums[f"{c} misses"]) for c in _FIRST]
+        return sum(f1[1:], f1[0]) / len(f1)
+
     def official(self, questions: Sequence[Question], found: Found) -> Counted:
         """Answers are paired with the labels of their category by position; what has no partner is left out."""
         no_strangers(found)
@@ -87,6 +100,10 @@ class Pope(Benchmark):
 
     def record(self, question: Question) -> dict[str, Any]:
         return super().record(question) | {"question_id": int(question.id)}
+
+
+def _tally(category: str, said: bool, there: bool) -> Tally:
+    return {f"{category} hits": float(said and there), f"{category} misses": float(said != there)}
 
 
 def _summary(found: dict[str, dict[str, float]]) -> tuple[float, dict[str, float]]:

@@ -27,7 +27,7 @@ from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, read_jsonl
 from llavakit.chat.conversation import IMAGE, question
-from llavakit.eval.benchmark import Benchmark, Judged, Question, Verdict, mean
+from llavakit.eval.benchmark import Benchmark, Judged, Question, Tally, Verdict, mean
 from llavakit.eval.metrics import METRICS, read_box
 from llavakit.eval.prompts import CAPTION, LETTER, SHORT
 from llavakit.eval.source import find, image_finder
@@ -91,7 +91,7 @@ class Records(Benchmark):
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
         """The headline is the mean over what is right or wrong; captions (``words``) make it only when alone."""
         scored = [(q, v) for q, v in judged if q.truth["metric"] != "open"]
-        headline = [(q, v) for q, v in scored if q.truth["metric"] != "words"] or scored
+        headline = [(q, v) for q, v in scored if q.truth["metric"] in _counting(judged)]
         score, metrics = super().summarize(headline)
         for name in dict.fromkeys(q.truth["metric"] for q, _ in scored):
             metrics[name] = 100.0 * mean(v.score for q, v in scored if q.truth["metric"] == name)
@@ -102,6 +102,19 @@ class Records(Benchmark):
         if len(scored) < len(judged):
             metrics["open-ended, not scored (count)"] = float(len(judged) - len(scored))
         return score, metrics
+
+    def tally(self, judged: Judged) -> list[Tally]:
+        counting = _counting(judged)
+        return [
+            tally if q.truth["metric"] in counting else {}
+            for (q, _), tally in zip(judged, super().tally(judged), strict=True)
+        ]
+
+
+def _counting(judged: Judged) -> set[str]:
+    """The metrics that make the headline."""
+    metrics = {q.truth["metric"] for q, _ in judged} - {"open"}
+    return metrics - {"words"} or metrics
 
 
 def _list(path: Path) -> list[Any]:

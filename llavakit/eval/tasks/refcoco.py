@@ -41,7 +41,7 @@ class RefCoco(Benchmark):
 
     def _stored(self, data: Path) -> list[Question]:
         questions = []
-        for row in parquet_rows(data):
+        for row in parquet_rows(data, "val*.parquet", "test*.parquet"):
             x, y, width, height = row["bbox"]
             size = _size(row["image"])
             for number, phrase in enumerate(row["answer"]):
@@ -58,6 +58,9 @@ class RefCoco(Benchmark):
             shares = squared(box, width, height)
         conversation = question(f"{REGION} {phrase}", picture, id=id, source=self.name)
         return Question(id, conversation, {"box": shares}, group)
+
+    def shown_truth(self, question: Question) -> str:
+        return str([round(share, 2) for share in question.truth["box"]])
 
     def judge(self, question: Question, answer: str) -> Verdict:
         said = first_box(answer)

@@ -4,6 +4,7 @@ subject, context and grade as the paper's table; explanation accuracy where the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class ScienceQA(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "pid_splits.json"):
-            rows = [(str(number), row, row["image"]) for number, row in enumerate(parquet_rows(data))]
+            stored = parquet_rows(data, "ScienceQA-FULL/test*.parquet", "ScienceQA-IMG/test*.parquet", "test*.parquet")
+            rows = [(str(number), row, row["image"]) for number, row in enumerate(stored)]
             return [
                 self._question(id, row, self._prompt(row), [picture] if picture else []) for id, row, picture in rows
             ]
@@ -94,7 +96,7 @@ class ScienceQA(Benchmark):
         led = [
             self.judge(q, texts[q.id]).score if q.id in texts and explanation(texts[q.id]) else 0.0 for q in questions
         ]
-        return Counted(counted.score, counted.metrics | {"explanation_accuracy": 100.0 * mean(led)}, counted.unparsed)
+        return replace(counted, metrics=counted.metrics | {"explanation_accuracy": 100.0 * mean(led)})
 
     def summarize(self, judged: Judged) -> tuple[float, dict[str, float]]:
         accuracy = 100.0 * mean(v.score for _, v in judged)

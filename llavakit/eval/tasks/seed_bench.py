@@ -21,7 +21,7 @@ class SeedBench(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, "SEED-Bench.json"):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "test*.parquet"))
             return [self._question(row, _prompt(row), row["image"], str(row["question_type_id"])) for row in rows]
         path = find(data, "SEED-Bench.json")
         content = read_json(path)

@@ -40,7 +40,7 @@ class TextVQA(Benchmark):
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         if is_parquet(data, _ANNOTATIONS):
-            rows = list(parquet_rows(data))
+            rows = list(parquet_rows(data, "validation*.parquet", shared="image_id"))
             prompt = (
                 _plain if self.protocol == "no_ocr" else _with_tokens({r["image_id"]: r["ocr_tokens"] for r in rows})
             )

@@ -21,13 +21,14 @@ _UNANSWERABLE = "When the provided information is insufficient, respond with 'Un
 class VizWiz(Benchmark):
     name = "vizwiz"
     unit = "percent"
+    also = ("VizWiz-VQA",)
 
     def read(self, data: Path, images: Path | None) -> list[Question]:
         """``val.json`` or ``test.json``, or LLaVA's ``llava_test.jsonl`` alone."""
         names = ("val.json", "test.json", "llava_test.jsonl")
         if not is_parquet(data, *names):
             return self._split(find(data, *names), data, images)
-        rows = enumerate(parquet_rows(data))
+        rows = enumerate(parquet_rows(data, "val*.parquet", "test*.parquet"))
         return [self._question(number, f"{row['question_id']}.jpg", row, row["image"]) for number, row in rows]
 
     def _split(self, path: Path, data: Path, images: Path | None) -> list[Question]:

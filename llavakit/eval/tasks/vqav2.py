@@ -24,7 +24,8 @@ class VqaV2(Benchmark):
         """Reads the validation split, or the one other split whose questions and annotations are both there; else a
         test split, which has no answers to score against."""
         if is_parquet(data, "v2_*.json", "llava_vqav2_*.jsonl"):
-            return [self._question(row, row, row["image"]) for row in parquet_rows(data)]
+            rows = parquet_rows(data, "validation*.parquet", "testdev*.parquet", shared="image_id")
+            return [self._question(row, row, row["image"]) for row in rows]
         splits = _answered(data)
         if not splits and (test := _test(data)):
             return self._unanswered(test, images)
