@@ -112,7 +112,7 @@ class Run:
                 check(model, later)
             if self.recipe.backbones is not None:
                 connect(model, self.recipe.backbones, codec)
-        codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image)
+        codec = replace(codec, template=template, max_length=self.recipe.max_length).seeing(stage.image, stage.decode)
         model.square = codec.square
         if codec.grids is not None and model.image_newline is None:
             model.add_newline(self.recipe.seed)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from llavakit.base.errors import BadRecord
 from llavakit.image.open import open_image
-from llavakit.image.square import Square, normalise, square
+from llavakit.image.square import TALL, Decode, Mode, Square, normalise, shortest_edge, square
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -81,6 +82,55 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
 def test_too_many_pixels_are_refused_before_decoding() -> None:
     with pytest.raises(BadRecord, match="over the limit of 99 pixels"):
         open_image(noise(10, 10), max_pixels=99)
+
+
+def plain(image: Image.Image, how: Square) -> np.ndarray:
+    """The original's way: the whole padded square, or the whole picture, resized."""
+    scaled = shortest_edge(*image.size, how.size)
+    if how.mode == "pad":
+        side = max(image.size)
+        whole = Image.new("RGB", (side, side), how.background)
+        whole.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image, scaled = whole, (how.size, how.size)
+    left, top = ((edge - how.size) // 2 for edge in scaled)
+    resized = image.resize(scaled, Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + how.size, top + how.size))).transpose(2, 0, 1)
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.sampled_from([28, 56, 96]))
+@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("mode", ["pad", "crop"])
+def test_nothing_is_lost_by_not_computing_margins(mode: Mode, width: int, height: int, size: int) -> None:
+    assume(mode == "pad" or height < TALL * width)
+    how, image = Square(size=size, mode=mode), noise(width, height)
+    np.testing.assert_array_equal(square(image, how), plain(image, how))
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_line_is_cropped_without_being_resized_whole(decode: Decode, size: tuple[int, int]) -> None:
+    tracemalloc.start()
+    made = square(Image.new("RGB", size, (9, 8, 7)), Square(size=336, mode="crop", decode=decode))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 20, "a million rows of 336 pixels"
+    assert (made == np.array([9, 8, 7])[:, None, None]).all()
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop", "squash"])
+@pytest.mark.parametrize("size", [(1600, 1100), (1100, 1600), (400, 300)])
+def test_fast_is_a_level_away_at_most_on_average(mode: Mode, size: tuple[int, int], tmp_path: Path) -> None:
+    photo = noise(20, 15).resize(size, Image.Resampling.BICUBIC)  # smooth, as photographs are
+    photo.save(tmp_path / "a.jpg", quality=90)
+    exact = Square(size=112, mode=mode)
+    fast = exact.evolve(decode="fast")
+    opened = open_image(tmp_path / "a.jpg", enough=fast.enough)
+    needed = max(opened.size) if mode == "pad" else min(opened.size)
+    assert needed >= 224 and (opened.size == size) == (size == (400, 300)), "decoded in part, but never too small"
+    there = square(open_image(tmp_path / "a.jpg"), exact).astype(int)
+    difference = np.abs(there - square(opened, fast))
+    assert difference.mean() < 1 and difference.max() <= 12
+    assert not np.array_equal(there, square(photo.transpose(Image.Transpose.ROTATE_180), fast)), "it can differ"
 
 
 def test_background_is_the_published_colour() -> None:
