@@ -41,8 +41,8 @@ def encoded(width: int, height: int, photo: str | None) -> bytes:
 
 
 def ours(data: bytes, how: Square) -> torch.Tensor:
-    enough = how.enough if how.decode == "fast" else None
-    return normalise(torch.from_numpy(square(open_image(data, enough=enough), how))[None], how, torch.float32)
+    image = open_image(data, fraction=how.fraction if how.decode == "fast" else None)
+    return normalise(torch.from_numpy(square(image, how))[None], how, torch.float32)
 
 
 def seconds(ways: dict[str, Callable[[], torch.Tensor]], times: int) -> dict[str, float]:

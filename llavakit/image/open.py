@@ -19,15 +19,15 @@ def open_image(
     source: str | Path | bytes | Any,
     where: str = "",
     max_pixels: int = MAX_PIXELS,
-    enough: Callable[[int, int], tuple[int, int]] | None = None,
+    fraction: Callable[[int, int], int] | None = None,
 ) -> Image.Image:
     """Opens a path, encoded bytes, a function that gives them, or a ``PIL.Image`` as RGB, uint8, EXIF orientation
     applied.
 
     Palette, 16-bit, CMYK and alpha pictures become RGB (alpha is dropped, as transformers does); an animation gives
-    its first frame. With ``enough`` a JPEG is decoded at a half, a quarter or an eighth of its size, where neither side
-    falls below ``enough(width, height)``. Raises :class:`BadRecord` for a missing, truncated or unreadable file and for
-    more than ``max_pixels`` pixels.
+    its first frame. With ``fraction`` a JPEG is decoded at the half, quarter or eighth of its size that
+    ``fraction(width, height)`` says. Raises :class:`BadRecord` for a missing, truncated or unreadable file and for more
+    than ``max_pixels`` pixels.
     """
     if callable(source):
         source = source()
@@ -46,8 +46,8 @@ def open_image(
                 image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         if image.width * image.height > max_pixels:
             raise BadRecord(f"{image.width}x{image.height} is over the limit of {max_pixels:,} pixels", place)
-        if enough is not None:
-            image.draft(None, enough(*image.size))  # nothing but JPEG has it
+        if fraction is not None and (part := fraction(*image.size)) > 1:
+            image.draft(None, (image.width // part, image.height // part))  # nothing but JPEG has it
         image.load()
         return _rgb(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError:

@@ -28,8 +28,8 @@ Decode = Literal["exact", "fast"]
 
 REACH = 2
 """Source pixels (output pixels, where it enlarges) to each side of a pixel that Pillow's bicubic filter reads."""
-TALL = 8
-"""Times as high as wide: beyond it a picture is never resized whole. A line of 1x4000 would take a gigabyte."""
+MOST = 1 << 24
+"""Pixels: a picture that would have more is never resized whole. One of 1x4000 would take over a gigabyte."""
 
 
 class Square(Config):
@@ -49,10 +49,16 @@ class Square(Config):
         r, g, b = (int(value * 255) for value in self.mean)
         return r, g, b
 
-    def enough(self, width: int, height: int) -> tuple[int, int]:
-        """The least size at which ``fast`` may decode a picture: twice what it is resized to, or its own."""
-        share = 2 * self.size / (max(width, height) if self.mode == "pad" else min(width, height))
-        return min(width, math.ceil(width * share)), min(height, math.ceil(height * share))
+    def fraction(self, width: int, height: int) -> int:
+        """2, 4 or 8 where ``fast`` may decode a picture at that part of its size, else 1. Twice what it is resized to
+        is left, and every edge, of the picture and of its square, stays where it was: half a pixel's shift would show.
+        """
+        margin = abs(width - height) // 2 if self.mode == "pad" else 0
+        for part in (8, 4, 2):
+            least = (max if self.mode == "pad" else min)(width, height) // part
+            if least >= 2 * self.size and not (width % part or height % part or margin % part):
+                return part
+        return 1
 
 
 def square(image: Image.Image, how: Square) -> np.ndarray:
@@ -120,7 +126,7 @@ def _cropped(image: Image.Image, size: int) -> Image.Image:
     scaled = shortest_edge(*image.size, size)
     axis = 0 if image.width > image.height else 1
     cut = (scaled[axis] - size) // 2
-    if axis == 1 and image.height < TALL * image.width:
+    if axis == 1 and scaled[0] * scaled[1] <= MOST:
         # Which pass Pillow makes first depends on the sizes of a tall picture, so only the whole one is exact.
         return image.resize(scaled, Image.Resampling.BICUBIC).crop((0, cut, size, cut + size))
     first, last, begin, end = whole_pixels(image.size[axis], scaled[axis], cut, cut + size)

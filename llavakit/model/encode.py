@@ -114,8 +114,8 @@ def encode(conversation: Conversation, codec: Codec, *, prompt: bool = False) ->
             conversation.where,
         )
     # Tiles, and how many they are, come from the picture's true size.
-    enough = codec.square.enough if codec.square.decode == "fast" and codec.grids is None else None
-    images = [open_image(ref.source, conversation.where, enough=enough) for ref in conversation.images]
+    fraction = codec.square.fraction if codec.square.decode == "fast" and codec.grids is None else None
+    images = [open_image(ref.source, conversation.where, fraction=fraction) for ref in conversation.images]
     counts = [codec.tokens_of(*image.size) for image in images]
     repeats = np.ones(len(ids), dtype=np.int64)
     repeats[is_image] = counts

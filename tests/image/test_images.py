@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
-import tracemalloc
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from llavakit.base.errors import BadRecord
 from llavakit.image.open import open_image
-from llavakit.image.square import TALL, Decode, Mode, Square, normalise, shortest_edge, square
+from llavakit.image.square import Decode, Mode, Square, normalise, shortest_edge, square
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -101,7 +101,6 @@ def plain(image: Image.Image, how: Square) -> np.ndarray:
 @settings(max_examples=60, deadline=None)
 @pytest.mark.parametrize("mode", ["pad", "crop"])
 def test_nothing_is_lost_by_not_computing_margins(mode: Mode, width: int, height: int, size: int) -> None:
-    assume(mode == "pad" or height < TALL * width)
     how, image = Square(size=size, mode=mode), noise(width, height)
     np.testing.assert_array_equal(square(image, how), plain(image, how))
 
@@ -109,28 +108,27 @@ def test_nothing_is_lost_by_not_computing_margins(mode: Mode, width: int, height
 @pytest.mark.parametrize("decode", ["exact", "fast"])
 @pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
 def test_a_line_is_cropped_without_being_resized_whole(decode: Decode, size: tuple[int, int]) -> None:
-    tracemalloc.start()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     made = square(Image.new("RGB", size, (9, 8, 7)), Square(size=336, mode="crop", decode=decode))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 100 << 20, "a million rows of 336 pixels"
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10, "a million rows of 336 pixels"
     assert (made == np.array([9, 8, 7])[:, None, None]).all()
 
 
 @pytest.mark.parametrize("mode", ["pad", "crop", "squash"])
-@pytest.mark.parametrize("size", [(1600, 1100), (1100, 1600), (400, 300)])
-def test_fast_is_a_level_away_at_most_on_average(mode: Mode, size: tuple[int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "part"), [((1600, 1200), 4), ((1200, 1600), 4), ((1600, 1100), 2), ((1601, 1200), 1), ((400, 300), 1)]
+)
+def test_fast_is_less_than_a_level_away(mode: Mode, size: tuple[int, int], part: int, tmp_path: Path) -> None:
     photo = noise(20, 15).resize(size, Image.Resampling.BICUBIC)  # smooth, as photographs are
     photo.save(tmp_path / "a.jpg", quality=90)
     exact = Square(size=112, mode=mode)
     fast = exact.evolve(decode="fast")
-    opened = open_image(tmp_path / "a.jpg", enough=fast.enough)
-    needed = max(opened.size) if mode == "pad" else min(opened.size)
-    assert needed >= 224 and (opened.size == size) == (size == (400, 300)), "decoded in part, but never too small"
+    opened = open_image(tmp_path / "a.jpg", fraction=fast.fraction)
+    # 1100 rows of 1600 leave margins of 250, which no quarter has; that matters to padding alone.
+    assert size[0] / opened.width == (part if part != 2 or mode == "pad" else 4)
     there = square(open_image(tmp_path / "a.jpg"), exact).astype(int)
     difference = np.abs(there - square(opened, fast))
-    assert difference.mean() < 1 and difference.max() <= 12
-    assert not np.array_equal(there, square(photo.transpose(Image.Transpose.ROTATE_180), fast)), "it can differ"
+    assert difference.mean() < 0.5 and difference.max() <= 6
 
 
 def test_background_is_the_published_colour() -> None:
