@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from llavakit.base.errors import BadRecord, BadRequest
-from llavakit.base.files import read_json, read_jsonl
+from llavakit.base.errors import BadRecord
 from llavakit.chat.conversation import IMAGE, Conversation, ImageRef, Role, Turn
+from llavakit.data.index import Records
 from llavakit.data.reader import Dropped, Options, Reader, Rule, Talk, Talks
 from llavakit.data.rules import image_folder
 from llavakit.data.stream import items
@@ -30,9 +30,7 @@ class LlavaSource:
         self.name = self.path.stem
         self.images = Path(images) if images else self.path.parent
         self.image_first = image_first
-        self.records: Sequence[Any] = read_jsonl(path) if self.path.suffix == ".jsonl" else read_json(path)
-        if not isinstance(self.records, list):
-            raise BadRequest(f"{path} must hold a list of records at its top")
+        self.records = Records(path)
 
     def __len__(self) -> int:
         return len(self.records)
