@@ -10,18 +10,22 @@ from pydantic import Field
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
+from llavakit.base.log import progress
 from llavakit.chat.conversation import Conversation
 from llavakit.data.dice import Dice
 from llavakit.data.keep import Keep
+from llavakit.data.shards import ShardSource, is_shards
 from llavakit.data.source import Source
 from llavakit.data.sources.llava import ImageFirst, LlavaSource
 
 
 class SourceSpec(Config):
-    """A file in LLaVA's format. ``weight`` is how many times each record appears in an epoch: 0.5 takes a random
-    half (another in each epoch), 2 takes every record twice. ``keep`` says which records take part, ``cap`` how many
-    of those at most (chosen by the seed, the same in every epoch). ``records`` is the published size, for a plan made
-    before the file is at hand; a file of another size is used as it is."""
+    """A file in LLaVA's format, or a folder or URL of shards (``llavakit data shard``).
+
+    ``weight`` is how many times each record appears in an epoch: 0.5 takes a random half (another in each epoch), 2
+    takes every record twice. ``keep`` says which records take part, ``cap`` how many of those at most (chosen by the
+    seed, the same in every epoch). ``records`` is the published size, for a plan made before the file is at hand; a
+    file of another size is used as it is."""
 
     path: str
     images: str | None = None
@@ -47,11 +51,19 @@ class Chosen:
 
 
 def open_source(name: str, spec: SourceSpec, image_first: ImageFirst, seed: int = 0) -> Source:
-    """The file of ``spec``, with what it keeps. Raises :class:`BadRequest` for one that is missing or broken."""
-    source = LlavaSource(Path(spec.path), spec.images, image_first)
-    indices = list(range(len(source)))
+    """The file or shards of ``spec``, with what it keeps. Raises :class:`BadRequest` for what is missing or broken."""
+    source: LlavaSource | ShardSource
+    if is_shards(spec.path):
+        if spec.images is not None:
+            raise BadRequest(f"{name}: the shards of {spec.path} hold their images; leave `images` out")
+        source = ShardSource(spec.path, image_first)
+    else:
+        source = LlavaSource(Path(spec.path), spec.images, image_first)
+    if spec.keep == Keep() and spec.cap is None:
+        return source
+    indices: Sequence[int] = range(len(source))
     if spec.keep != Keep():
-        indices = [i for i in indices if spec.keep(source.records[i])]
+        indices = [i for i in progress(indices, desc=f"keep of {name}") if spec.keep(source.records[i])]
     if spec.cap is not None:
         indices = Dice(seed, name, "cap").sample(indices, spec.cap, str)
     return source if len(indices) == len(source) else Chosen(source, indices)
