@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from llavakit.image.square import REACH, Square, across, shortest_edge, whole_pixels
+
+if TYPE_CHECKING:
+    import torch
 
 
 def fast_square(image: Image.Image, how: Square) -> np.ndarray:
@@ -27,10 +30,14 @@ def fast_square(image: Image.Image, how: Square) -> np.ndarray:
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
+    import torch
+
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
 
 
 def _resize(pixels: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    import torch
+
     return torch.nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True)
 
 
@@ -48,6 +55,8 @@ def _cropped(image: Image.Image, size: int) -> torch.Tensor:
 
 def _centred(pixels: torch.Tensor, side: int, colour: tuple[int, int, int]) -> torch.Tensor:
     """uint8 ``[1, 3, h, w]`` amid ``colour``: ``side`` rows, and as many columns where it had fewer than rows."""
+    import torch
+
     height, width = pixels.shape[2:]
     rows, columns = (side, width) if height < side else (side, side)
     if (height, width) == (rows, columns):

@@ -64,7 +64,7 @@ class Square(Config):
 def square(image: Image.Image, how: Square) -> np.ndarray:
     """An RGB picture -> uint8 ``[3, size, size]``."""
     if how.decode == "fast":
-        from llavakit.image.fast import fast_square  # it needs torch
+        from llavakit.image.fast import fast_square  # it reads this file
 
         return fast_square(image, how)
     if how.mode == "squash":
