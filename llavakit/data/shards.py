@@ -54,7 +54,7 @@ class ShardSource:
     def __getitem__(self, index: int) -> Conversation:
         where, parts = self.sample(index)
         record = _record(parts, where)
-        found = conversation(record, Path(), where, str(record.get("id", index)), self.image_first)
+        found = conversation(record, None, where, str(record.get("id", index)), self.image_first)
         pictures = [ImageRef(data) for name, data in sorted(parts.items(), key=_place) if name != "json"]
         if len(pictures) != len(found.images):
             raise BadRecord(f"has {len(pictures)} picture(s) where its record names {len(found.images)}", where)

@@ -125,19 +125,16 @@ def _samples(source: LlavaSource, skip: bool, left_out: Counter[str]) -> Iterato
 
 
 def _members(source: LlavaSource, number: int) -> dict[str, bytes]:
-    source[number]  # raises what training would
-    record = source.records[number]
-    named = record.get("image")
-    names = [named] if isinstance(named, str) else named or []
-    parts = {"json": json.dumps(record, ensure_ascii=False).encode()}
-    for place, name in enumerate(names):
+    pictures = [ref.source for ref in source[number].images]  # raises what training would
+    parts = {"json": json.dumps(source.records[number], ensure_ascii=False).encode()}
+    for place, picture in enumerate(pictures):
         try:
-            data = (source.images / name).read_bytes()
+            data = picture.read_bytes()
         except OSError as error:
-            reason = f"image {source.images / name}: {(error.strerror or str(error)).lower()}"
+            reason = f"image {picture}: {(error.strerror or str(error)).lower()}"
             raise BadRecord(reason, f"{source.path} record {number}") from None
-        kind = PurePosixPath(name).suffix.lower().lstrip(".") or "jpg"
-        parts[kind if len(names) == 1 else f"{place}.{kind}"] = data
+        kind = picture.suffix.lower().lstrip(".") or "jpg"
+        parts[kind if len(pictures) == 1 else f"{place}.{kind}"] = data
     return parts
 
 
