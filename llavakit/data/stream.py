@@ -24,7 +24,7 @@ class Item(NamedTuple):
     """One record: its number from 0, the line on which it begins (from 1), and its value; ``key`` in an object.
     Where ``error`` says what is wrong, there is no value. ``start`` and ``end``: the value's bytes in the file."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
     line: int
     value: Any = None
     key: str = ""
