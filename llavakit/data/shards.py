@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -42,7 +43,8 @@ class ShardSource:
         self.image_first = image_first
         self._system: tuple[int, Any] | None = None
         self.shards = self._list()
-        offsets = self._offsets()
+        with ThreadPoolExecutor(16) as pool:  # a store takes its time for each of hundreds
+            offsets = list(pool.map(self._offsets, self.shards))
         self.begins = np.concatenate([o[:-1] for o in offsets])
         self.ends = np.concatenate([o[1:] for o in offsets])
         self.first = np.cumsum([0, *(len(o) - 1 for o in offsets)])
@@ -92,30 +94,26 @@ class ShardSource:
             return found
         raise BadRequest(f"no shards (*.tar) in {self.path}; `llavakit data shard` writes them")
 
-    def _offsets(self) -> list[np.ndarray]:
-        local = Path(self.path) if "://" not in self.path else None
-        made = []
-        for name in self.shards:
-            try:
-                data = self._read(f"{name}.idx")
-            except FileNotFoundError:
-                if local is None:
-                    raise BadRequest(f"no {name}.idx in {self.path}; `llavakit data shard` writes it") from None
-                made.append(self._scanned(local / name))
-                continue
-            offsets = np.frombuffer(data, dtype=ENTRY) if len(data) % 8 == 0 else np.empty(0, dtype=ENTRY)
-            if len(offsets) < 2 or (np.diff(offsets.astype(np.int64)) <= 0).any():
-                raise BadRequest(f"{self.path}/{name}.idx is damaged; delete it, or copy it again")
-            if local is not None and (size := _size(local / name)) < int(offsets[-1]):
-                raise BadRequest(
-                    f"{local / name} has {size:,} bytes, and its index says {int(offsets[-1]):,}; copy the shard again"
-                )
-            made.append(offsets)
-        return made
+    def _offsets(self, name: str) -> np.ndarray:
+        """``uint64[n + 1]``: where the samples of one shard begin, and where the last ends."""
+        local = Path(self.path, name) if "://" not in self.path else None
+        try:
+            data = self._read(f"{name}.idx")
+        except FileNotFoundError:
+            if local is None:
+                raise BadRequest(f"no {name}.idx in {self.path}; `llavakit data shard` writes it") from None
+            return self._scanned(local)
+        offsets = np.frombuffer(data, dtype=ENTRY) if len(data) % 8 == 0 else np.empty(0, dtype=ENTRY)
+        if len(offsets) < 2 or (np.diff(offsets.astype(np.int64)) <= 0).any():
+            raise BadRequest(f"{self.path}/{name}.idx is damaged; delete it, or copy it again")
+        if local is not None and (size := _size(local)) < int(offsets[-1]):
+            raise BadRequest(
+                f"{local} has {size:,} bytes, and its index says {int(offsets[-1]):,}; copy the shard again"
+            )
+        return offsets
 
     def _scanned(self, path: Path) -> np.ndarray:
-        if not path.is_file():
-            raise BadRequest(f"no file at {path}, which {LIST} names")
+        _size(path)
         offsets = kept(path, "tar", lambda: scan(path))
         if len(offsets) < 2:
             raise BadRequest(f"{path} holds no sample")

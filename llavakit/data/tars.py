@@ -8,6 +8,7 @@ uint64, the offset of each sample in the tar and that of the end. ``shards.json`
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import tarfile
 from collections import Counter
@@ -39,24 +40,25 @@ class Written:
 def write_shards(source: LlavaSource, out: Path, each: int, skip: bool = False) -> Written:
     """The records of ``source`` as shards of ``each`` samples in ``out``; the same bytes for the same records and
     pictures. An unsound record or a missing picture stops the work (``BadRecord``), or is left out with ``skip``;
-    whether pictures can be decoded is the doctor's to say.
-
-    Every shard is whole or absent, and ``shards.json`` comes last: without it the work was not finished.
+    whether pictures can be decoded is the doctor's to say. The folder is whole or absent: half of the shards would be
+    a data set too, and nobody would notice.
     """
     if each < 1:
         raise BadRequest(f"a shard has at least one sample, not {each}")
     if out.exists() and any(out.iterdir()):
         raise BadRequest(f"{out} is not empty; name another folder, or delete it")
-    out.mkdir(parents=True, exist_ok=True)
     left_out: Counter[str] = Counter()
     listed: list[dict[str, Any]] = []
     samples = _samples(source, skip, left_out)
-    while made := _shard(out / f"{len(listed):06d}.tar", samples, each):
-        listed.append(made)
-    total = sum(shard["samples"] for shard in listed)
-    if not total:
-        raise BadRequest(f"{source.path} has no record to write")
-    write_json(out / LIST, {"layout": "webdataset", "samples": total, "source": source.path.name, "shards": listed})
+    with writing(out) as folder:
+        folder.mkdir()
+        while made := _shard(folder / f"{len(listed):06d}.tar", samples, each):
+            listed.append(made)
+        total = sum(shard["samples"] for shard in listed)
+        if not total:
+            raise BadRequest(f"{source.path} has no record to write")
+        told = {"layout": "webdataset", "samples": total, "source": source.path.name, "shards": listed}
+        write_json(folder / LIST, told)
     return Written(len(listed), total, left_out)
 
 
@@ -144,20 +146,14 @@ def _shard(path: Path, samples: Iterator[tuple[str, dict[str, bytes]]], each: in
     first = next(samples, None)
     if first is None:
         return None
-    with writing(path) as temporary, writing(path.with_suffix(".tar.idx")) as index:
-        with open(temporary, "wb") as file:
-            key, parts = first
-            while True:
-                offsets.append(file.tell())
-                _add(file, key, parts)
-                if len(offsets) == each or (following := next(samples, None)) is None:
-                    break
-                key, parts = following
+    with open(path, "wb") as file:
+        for key, parts in itertools.chain([first], itertools.islice(samples, each - 1)):
             offsets.append(file.tell())
-            file.write(bytes(2 * tarfile.BLOCKSIZE))
-        np.array(offsets, dtype=ENTRY).tofile(index)
-        size, digest = temporary.stat().st_size, sha256(temporary)
-    return {"file": path.name, "samples": len(offsets) - 1, "bytes": size, "sha256": digest}
+            _add(file, key, parts)
+        offsets.append(file.tell())
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
+    np.array(offsets, dtype=ENTRY).tofile(path.with_suffix(".tar.idx"))
+    return {"file": path.name, "samples": len(offsets) - 1, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _add(file: BinaryIO, key: str, parts: dict[str, bytes]) -> None:

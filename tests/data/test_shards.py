@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
-import shutil
+import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from llavakit.base.errors import BadRecord, BadRequest
+from llavakit.base.errors import BadRecord, BadRequest, WorkFailed
 from llavakit.cli import main
 from llavakit.data.loader import Steps
 from llavakit.data.mixture import Mixture, SourceSpec
@@ -74,6 +77,43 @@ def test_a_store_is_read_as_a_folder_is(tmp_path: Path) -> None:
         ShardSource("memory://bucket/mix")
     with pytest.raises(BadRequest, match="nosuch"):
         ShardSource("nosuch://bucket/mix")
+
+
+class Ranged(http.server.SimpleHTTPRequestHandler):
+    """What an object store does: parts of files."""
+
+    def do_GET(self) -> None:
+        path = Path(self.directory) / self.path.lstrip("/")
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if not path.is_file():
+            return self.send_error(404)
+        content = path.read_bytes()
+        if wanted:
+            content = content[int(wanted[1]) : int(wanted[2]) + 1]
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_workers_read_from_a_store_over_http(tmp_path: Path, codec: Codec) -> None:
+    pytest.importorskip("aiohttp")
+    folder = shards(tmp_path)
+    handler = functools.partial(Ranged, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/shards"
+        near, far = steps({"path": str(folder)}, codec), steps({"path": url}, codec)
+        first, *rest = near.read()
+        assert equal(first, far[0]), "read here, before the workers are forked"
+        read = list(far.read(1, workers=2))
+        assert len(rest) == len(read) and all(equal(a, b) for a, b in zip(rest, read, strict=True))
+        server.shutdown()
+    with pytest.raises(WorkFailed, match=r"shards/00000\d\.tar cannot be read"):
+        far[0]
 
 
 def test_webdataset_reads_ours_and_we_read_its_own(tmp_path: Path) -> None:
@@ -145,7 +185,7 @@ def test_the_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFix
     command = ["data", "shard", str(path), "--out", str(out), "--samples", "5"]
     assert main(command) == 1
     assert "data.json record 5: image" in capsys.readouterr().err
-    shutil.rmtree(out)
+    assert not out.exists() and not list(tmp_path.glob(".*")), "whole or absent"
     assert main([*command, "--on-bad", "skip"]) == 0
     said = capsys.readouterr()
     assert said.out == f"{out}: 10 of 11 records in 2 shards\n" and "1 left out: image" in said.err
