@@ -127,7 +127,7 @@ def _samples(source: LlavaSource, skip: bool, left_out: Counter[str]) -> Iterato
 
 
 def _members(source: LlavaSource, number: int) -> dict[str, bytes]:
-    pictures = [ref.source for ref in source[number].images]  # raises what training would
+    pictures = [Path(str(ref)) for ref in source[number].images]  # raises what training would
     parts = {"json": json.dumps(source.records[number], ensure_ascii=False).encode()}
     for place, picture in enumerate(pictures):
         try:
