@@ -49,7 +49,10 @@ def open_image(
         if fraction is not None and (part := fraction(*image.size)) > 1:
             image.draft(None, (image.width // part, image.height // part))  # nothing but JPEG has it
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        if image is source:
+            return _rgb(ImageOps.exif_transpose(image))  # the caller's own stays as it is
+        ImageOps.exif_transpose(image, in_place=True)  # the other way copies even what is upright
+        return _rgb(image)
     except Image.DecompressionBombError:
         raise BadRecord(f"is over the limit of {max_pixels:,} pixels", place) from None
     except UnidentifiedImageError:
