@@ -45,6 +45,7 @@ def sources(args: argparse.Namespace) -> tuple[dict[str, SourceSpec], Recipe, St
 
     from llavakit.base.errors import BadRequest, nearest
     from llavakit.data.mixture import SourceSpec
+    from llavakit.data.shards import is_shards
     from llavakit.recipes import resolve
 
     path = Path(args.target)
@@ -58,6 +59,8 @@ def sources(args: argparse.Namespace) -> tuple[dict[str, SourceSpec], Recipe, St
     chosen = recipe.stages[stage]
     if own:
         return {path.stem: SourceSpec(path=str(path), images=args.images)}, recipe, chosen
+    if stored := [name for name, spec in chosen.data.items() if is_shards(spec.path)]:
+        raise BadRequest(f"{', '.join(stored)}: shards; give the file that they were written from")
     given = {"images": args.images} if args.images else {}
     return {name: spec.evolve(given) for name, spec in chosen.data.items()}, recipe, chosen
 

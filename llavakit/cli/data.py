@@ -1,8 +1,9 @@
-"""Builds data sets, checks them, and shows them.
+"""Builds data sets, checks them, shows them, and writes them as shards.
 
 llavakit data build llava15-mix --root RAW --out DIR
 llavakit data doctor DIR/llava15-mix.jsonl --images RAW
 llavakit data show DIR/llava15-mix.jsonl --images RAW --out page.html
+llavakit data shard DIR/llava15-mix.jsonl --images RAW --out SHARDS
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import argparse
 import importlib
 
-HELP = "build, check and show data sets"
+HELP = "build, check, show and shard data sets"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in ("build", "doctor", "show"):
+    for name in ("build", "doctor", "show", "shard"):
         module = importlib.import_module(f"llavakit.cli._data_{name}")
         command = commands.add_parser(
             name,

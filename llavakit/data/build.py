@@ -23,6 +23,7 @@ from llavakit.base.errors import BadRequest, LlavakitError
 from llavakit.base.files import sha256, write_json, writing
 from llavakit.base.log import log, progress, table
 from llavakit.data.blend import Blend
+from llavakit.data.coco import coco_folder
 from llavakit.data.reader import apply
 
 
@@ -203,5 +204,5 @@ def _warn_of_images(path: Path, root: Path) -> None:
                 folder = str(PurePosixPath(image).parent)
                 folders[folder] = folders.get(folder, 0) + 1
     for folder, count in sorted(folders.items()):
-        if not (root / folder).is_dir():
+        if not (root / folder).is_dir() and not coco_folder(root / folder):
             log.warning(f"{root / folder} is not there, and {count:,} records name images in it")

@@ -66,7 +66,7 @@ class Steps(torch.utils.data.Dataset[Step]):
         self.share = share
         self.per_epoch = -(-len(mixture) // batch_size)
         self.total = max(1, round(self.per_epoch * epochs))
-        self._order = (-1, mixture.order(0)[:0])
+        self._order = (-1, np.empty((0, 2), dtype=np.int64))
 
     def __len__(self) -> int:
         return self.total

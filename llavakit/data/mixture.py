@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,24 @@ from pydantic import Field
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
+from llavakit.base.log import progress
 from llavakit.chat.conversation import Conversation
 from llavakit.data.dice import Dice
 from llavakit.data.keep import Keep
 from llavakit.data.lengths import Lengths
+from llavakit.data.shards import ShardSource, is_shards
 from llavakit.data.source import Source
 from llavakit.data.sources.llava import ImageFirst, LlavaSource
 
 
 class SourceSpec(Config):
-    """A file in LLaVA's format. ``weight`` is how many times each record appears in an epoch: 0.5 takes a random
-    half (another in each epoch), 2 takes every record twice. ``keep`` says which records take part, ``cap`` how many
-    of those at most (chosen by the seed, the same in every epoch). ``holdout`` is how many records do not train and
-    validate instead: whole pictures are held out, so it is a few more, and they are the same for every seed.
-    ``records`` and ``lengths`` are the published size, for a plan made before the file is at hand; a file of another
-    size is used as it is."""
+    """A file in LLaVA's format, or a folder or URL of shards (``llavakit data shard``).
+
+    ``weight`` is how many times each record appears in an epoch: 0.5 takes a random half (another in each epoch), 2
+    takes every record twice. ``keep`` says which records take part, ``cap`` how many of those at most (chosen by the
+    seed, the same in every epoch). ``holdout`` is how many records do not train and validate instead: whole pictures
+    are held out, so it is a few more, and they are the same for every seed. ``records`` and ``lengths`` are the
+    published size, for a plan made before the file is at hand; a file of another size is used as it is."""
 
     path: str
     images: str | None = None
@@ -53,21 +56,27 @@ class Chosen:
 
 
 def open_source(name: str, spec: SourceSpec, image_first: ImageFirst, seed: int = 0, held_out: bool = False) -> Source:
-    """The file of ``spec``, with what it keeps for training, or what it holds out. Raises :class:`BadRequest` for one
-    that is missing or broken."""
-    source = LlavaSource(Path(spec.path), spec.images, image_first)
-    indices = list(range(len(source)))
+    """The file or shards of ``spec``, with what it keeps for training, or what it holds out. Raises
+    :class:`BadRequest` for what is missing or broken."""
+    source: LlavaSource | ShardSource
+    if is_shards(spec.path):
+        if spec.images is not None:
+            raise BadRequest(f"{name}: the shards of {spec.path} hold their images; leave `images` out")
+        source = ShardSource(spec.path, image_first)
+    else:
+        source = LlavaSource(Path(spec.path), spec.images, image_first)
+    indices: Sequence[int] = range(len(source))
     if spec.keep != Keep():
-        indices = [i for i in indices if spec.keep(source.records[i])]
+        indices = [i for i in progress(indices, desc=f"keep of {name}") if spec.keep(source.records[i])]
     if spec.holdout or held_out:
-        apart = _held_out(source.records, indices, spec.holdout)
+        apart = _held_out(source.records, progress(indices, desc=f"pictures of {name}"), spec.holdout)
         indices = [i for i in indices if (i in apart) == held_out]
     if spec.cap is not None and not held_out:
         indices = Dice(seed, name, "cap").sample(indices, spec.cap, str)
     return source if len(indices) == len(source) else Chosen(source, indices)
 
 
-def _held_out(records: Sequence[Any], indices: Sequence[int], count: int) -> set[int]:
+def _held_out(records: Sequence[Any], indices: Iterable[int], count: int) -> set[int]:
     """Those of ``indices`` that belong to the first pictures of a fixed shuffle, until there are ``count``."""
     by_picture: dict[str, list[int]] = {}
     for index in indices:

@@ -9,9 +9,8 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from llavakit.base.errors import BadRequest
 
@@ -21,16 +20,17 @@ _SPACE = re.compile(r"\s*")
 _OBJECT = re.compile(r'\{\s*"')
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One record: its number from 0, the line on which it begins (from 1), and its value; ``key`` in an object.
-    Where ``error`` says what is wrong, there is no value."""
+    Where ``error`` says what is wrong, there is no value. ``start`` and ``end``: the value's bytes in the file."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple.index is not missed
     line: int
     value: Any = None
     key: str = ""
     error: str = ""
+    start: int = 0
+    end: int = 0
 
 
 def items(path: str | Path) -> Iterator[Item]:
@@ -52,14 +52,15 @@ def survey(path: str | Path) -> Iterator[Item]:
 
 
 def _lines(path: Path) -> Iterator[Item]:
-    index = 0
+    index, end = 0, 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
+            end += len(line)
             line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not line.strip():
                 continue
             try:
-                yield Item(index, number, json.loads(line))
+                yield Item(index, number, json.loads(line), start=end - len(line), end=end)
             except ValueError as error:  # broken JSON, or bytes that are not UTF-8
                 yield Item(index, number, error=str(error))
             index += 1
@@ -70,11 +71,14 @@ class _Broken(Exception):
 
 
 class _Reader:
-    """A window on the text: ``text[at:]`` is still to be read, ``line`` is the line of ``text[at]``."""
+    """A window on the text: ``text[at:]`` is still to be read, ``line`` and ``byte`` are those of ``text[at]``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.file = open(path, encoding="utf-8-sig")  # noqa: SIM115 (items closes it)
+        with open(path, "rb") as file:
+            self.byte = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
+        # newline="": a translated "\r\n" would be one byte short.
+        self.file = open(path, encoding="utf-8-sig", newline="")  # noqa: SIM115 (items closes it)
         self.text, self.at, self.line, self.ended = "", 0, 1, False
         self.decoder = json.JSONDecoder()
 
@@ -88,18 +92,18 @@ class _Reader:
 
     def members(self, end: str) -> Iterator[Item]:
         index = 0
-        while self.peek() != end or index == 0:
-            if self.peek() == end:
-                return
+        while self.peek() != end:
             line = self.line
             try:
                 key = self.key() if end == "}" else ""
+                start = self.byte
                 value = self.value()
-                yield Item(index, line, value, key)
+                yield Item(index, line, value, key, "", start, self.byte)
                 index += 1
-                if self.peek() not in (",", end):
-                    raise _Broken(f"{self.peek() or 'the end of the file'!r} where ',' or {end!r} must stand")
-                if self.peek() == ",":
+                after = self.peek()
+                if after not in (",", end):
+                    raise _Broken(f"{after or 'the end of the file'!r} where ',' or {end!r} must stand")
+                if after == ",":
                     self.move(self.at + 1)
                     if self.peek() == end:
                         raise _Broken(f"',' before {end!r}")
@@ -152,6 +156,8 @@ class _Reader:
 
     def peek(self) -> str:
         """The next character that is not white space; "" at the end."""
+        if (found := self.text[self.at : self.at + 1]) and not found.isspace():
+            return found
         while True:
             match = _SPACE.match(self.text, self.at)
             assert match is not None
@@ -162,6 +168,7 @@ class _Reader:
 
     def move(self, to: int) -> None:
         self.line += self.text.count("\n", self.at, to)
+        self.byte += to - self.at if self.text.isascii() else len(self.text[self.at : to].encode())
         self.at = to
 
     def more(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ from llavakit.base.errors import BadRecord
 MAX_PIXELS = 100_000_000
 
 
-def open_image(source: str | Path | bytes | Any, where: str = "", max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    source: str | Path | bytes | Any,
+    where: str = "",
+    max_pixels: int = MAX_PIXELS,
+    fraction: Callable[[int, int], int] | None = None,
+) -> Image.Image:
     """Opens a path, encoded bytes, a function that gives them, or a ``PIL.Image`` as RGB, uint8, EXIF orientation
     applied.
 
     Palette, 16-bit, CMYK and alpha pictures become RGB (alpha is dropped, as transformers does); an animation gives
-    its first frame. Raises :class:`BadRecord` for a missing, truncated or unreadable file and for more than
-    ``max_pixels`` pixels.
+    its first frame. With ``fraction`` a JPEG is decoded at the half, quarter or eighth of its size that
+    ``fraction(width, height)`` says. Raises :class:`BadRecord` for a missing, truncated or unreadable file and for more
+    than ``max_pixels`` pixels.
     """
     if callable(source):
         source = source()
@@ -39,8 +46,13 @@ def open_image(source: str | Path | bytes | Any, where: str = "", max_pixels: in
                 image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
         if image.width * image.height > max_pixels:
             raise BadRecord(f"{image.width}x{image.height} is over the limit of {max_pixels:,} pixels", place)
+        if fraction is not None and (part := fraction(*image.size)) > 1:
+            image.draft(None, (image.width // part, image.height // part))  # nothing but JPEG has it
         image.load()
-        return _rgb(ImageOps.exif_transpose(image))
+        if image is source:
+            return _rgb(ImageOps.exif_transpose(image))  # the caller's own stays as it is
+        ImageOps.exif_transpose(image, in_place=True)  # the other way copies even what is upright
+        return _rgb(image)
     except Image.DecompressionBombError:
         raise BadRecord(f"is over the limit of {max_pixels:,} pixels", place) from None
     except UnidentifiedImageError:

@@ -2,12 +2,13 @@
 
 ``pad``: LLaVA-1.5's instruction tuning and inference: padded to a square with the mean colour, then resized.
 ``crop``: its stage 1: shortest edge resized, centre cropped. ``squash``: resized, its proportions lost, as LLaVA-1.6
-does with its global view and SigLIP always. All equal transformers' PIL image processors.
-Normalisation is left to :func:`normalise`, on the device: bytes are a quarter of the transport.
+does with its global view and SigLIP always. All equal transformers' PIL image processors, unless ``decode="fast"`` is
+asked for. Normalisation is left to :func:`normalise`, on the device: bytes are a quarter of the transport.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,6 +24,12 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 Mode = Literal["pad", "crop", "squash"]
+Decode = Literal["exact", "fast"]
+
+REACH = 2
+"""Source pixels (output pixels, where it enlarges) to each side of a pixel that Pillow's bicubic filter reads."""
+MOST = 1 << 24
+"""Pixels: a picture that would have more is never resized whole. One of 1x4000 would take over a gigabyte."""
 
 
 class Square(Config):
@@ -30,6 +37,9 @@ class Square(Config):
 
     size: int
     mode: Mode = "pad"
+    decode: Decode = "exact"
+    """``fast``: JPEGs are decoded at a fraction of their size, no less than twice what is needed, and resized by
+    torch: about one level of 255 away from ``exact``. Of training only; a checkpoint does not keep it."""
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
 
@@ -39,16 +49,28 @@ class Square(Config):
         r, g, b = (int(value * 255) for value in self.mean)
         return r, g, b
 
+    def fraction(self, width: int, height: int) -> int:
+        """2, 4 or 8 where ``fast`` may decode a picture at that part of its size, else 1. Twice what it is resized to
+        is left, and every edge, of the picture and of its square, stays where it was: half a pixel's shift would show.
+        """
+        margin = abs(width - height) // 2 if self.mode == "pad" else 0
+        for part in (8, 4, 2):
+            least = (max if self.mode == "pad" else min)(width, height) // part
+            if least >= 2 * self.size and not (width % part or height % part or margin % part):
+                return part
+        return 1
+
 
 def square(image: Image.Image, how: Square) -> np.ndarray:
     """An RGB picture -> uint8 ``[3, size, size]``."""
+    if how.decode == "fast":
+        from llavakit.image.fast import fast_square  # it reads this file
+
+        return fast_square(image, how)
     if how.mode == "squash":
         scaled = image.resize((how.size, how.size), Image.Resampling.BICUBIC)
     else:
-        image = _pad(image, how.background) if how.mode == "pad" else image
-        scaled = _resize_shortest(image, how.size)
-        left, top = (scaled.width - how.size) // 2, (scaled.height - how.size) // 2
-        scaled = scaled.crop((left, top, left + how.size, top + how.size))
+        scaled = _padded(image, how.size, how.background) if how.mode == "pad" else _cropped(image, how.size)
     return np.ascontiguousarray(np.asarray(scaled, dtype=np.uint8).transpose(2, 0, 1))
 
 
@@ -56,23 +78,82 @@ def normalise(pixels: torch.Tensor, how: Square, dtype: torch.dtype) -> torch.Te
     """uint8 ``[n, 3, S, S]`` -> ``(pixels / 255 - mean) / std`` in ``dtype`` on the same device."""
     import torch
 
-    mean = torch.tensor(how.mean, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(how.std, device=pixels.device).view(1, 3, 1, 1) * 255
-    return ((pixels.float() - mean) / std).to(dtype)
+    mean = torch.tensor(how.mean, device=pixels.device).view(1, 3, 1, 1)
+    scale = 1 / torch.tensor(how.std, device=pixels.device).view(1, 3, 1, 1)
+    # One pass that also turns bytes into floats, and one in place.
+    return (pixels * (scale / 255)).add_(-mean * scale).to(dtype)
 
 
-def _pad(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    if image.width == image.height:
-        return image
-    side = max(image.size)
-    padded = Image.new("RGB", (side, side), colour)
-    padded.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return padded
-
-
-def _resize_shortest(image: Image.Image, size: int) -> Image.Image:
-    short, long = min(image.size), max(image.size)
+def shortest_edge(width: int, height: int, size: int) -> tuple[int, int]:
+    """The picture's size when its shortest edge is ``size``."""
     # int(), not round(): transformers' get_resize_output_image_size truncates.
-    scaled = int(size * long / short)
-    target = (size, scaled) if image.width <= image.height else (scaled, size)
-    return image if image.size == target else image.resize(target, Image.Resampling.BICUBIC)
+    long = int(size * max(width, height) / min(width, height))
+    return (size, long) if width <= height else (long, size)
+
+
+def _padded(image: Image.Image, size: int, colour: tuple[int, int, int]) -> Image.Image:
+    """The picture on a square of ``colour``, resized; nothing is computed where there is only colour. Bit for bit what
+    resizing the whole square gives: Pillow too makes a pass over widths, rounds to bytes, and goes over heights. (Of
+    tall pictures some versions do the heights first, so the two passes are two calls.)"""
+    side, (width, height) = max(image.size), image.size
+    if width == height:
+        return image.resize((size, size), Image.Resampling.BICUBIC)
+    if width > height:
+        image = image.resize((size, height), Image.Resampling.BICUBIC)
+    axis, inside = (1, height) if width > height else (0, width)
+    above = (side - inside) // 2
+    first, last, begin, end = _touched(side, size, above, above + inside)
+    reach = math.ceil(REACH * max(1.0, side / size)) + 1
+    low, high = max(0, begin - reach), min(side, end + reach)
+    strip = Image.new("RGB", across(axis, high - low, image.size), colour)
+    strip.paste(image, across(axis, above - low, (0, 0)))
+    if axis == 0:
+        box = (begin - low, 0, end - low, height)
+        part = strip.resize((last - first, height), Image.Resampling.BICUBIC, box)
+        part = part.resize((last - first, size), Image.Resampling.BICUBIC)
+    else:
+        box = (0, begin - low, size, end - low)
+        part = strip.resize((size, last - first), Image.Resampling.BICUBIC, box)
+    if part.size == (size, size):
+        return part
+    whole = Image.new("RGB", (size, size), colour)
+    whole.paste(part, across(axis, first, (0, 0)))
+    return whole
+
+
+def _cropped(image: Image.Image, size: int) -> Image.Image:
+    """The middle of the picture whose shortest edge is resized to ``size``; what is cut away is not computed."""
+    scaled = shortest_edge(*image.size, size)
+    axis = 0 if image.width > image.height else 1
+    cut = (scaled[axis] - size) // 2
+    if axis == 1 and scaled[0] * scaled[1] <= MOST:
+        # Which pass Pillow makes first depends on the sizes of a tall picture, so only the whole one is exact.
+        return image.resize(scaled, Image.Resampling.BICUBIC).crop((0, cut, size, cut + size))
+    first, last, begin, end = whole_pixels(image.size[axis], scaled[axis], cut, cut + size)
+    box = across(axis, begin, (0, 0)) + across(axis, end, image.size)
+    part = image.resize(across(axis, last - first, (size, size)), Image.Resampling.BICUBIC, box)
+    corner = across(axis, cut - first, (0, 0))
+    return part.crop((*corner, corner[0] + size, corner[1] + size))
+
+
+def _touched(length: int, out: int, begin: int, end: int) -> tuple[int, int, int, int]:
+    """:func:`whole_pixels` of the output pixels that read any of source pixels [begin, end)."""
+    scale = length / out
+    reach = REACH * max(1.0, scale)
+    first = max(0, math.floor((begin - reach) / scale - 0.5))
+    return whole_pixels(length, out, first, min(out, math.ceil((end + reach) / scale + 0.5)))
+
+
+def whole_pixels(length: int, out: int, first: int, last: int) -> tuple[int, int, int, int]:
+    """Output pixels [first, last) of ``length`` source pixels resized to ``out``, and some more so that they begin and
+    end between two source pixels, and where: (first, last, begin, end). Pillow keeps a box in floats of 32 bits, and
+    at a broken place in a picture its weights would be others than those of the whole."""
+    steps = math.gcd(length, out)
+    each = out // steps
+    start, stop = first // each, -(-last // each)
+    return start * each, stop * each, start * (length // steps), stop * (length // steps)
+
+
+def across(axis: int, value: int, pair: tuple[int, int]) -> tuple[int, int]:
+    """``pair`` with ``value`` on one axis."""
+    return (value, pair[1]) if axis == 0 else (pair[0], value)

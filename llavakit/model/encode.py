@@ -19,7 +19,7 @@ from llavakit.chat.render import render
 from llavakit.chat.template import JinjaTemplate, Template
 from llavakit.image.anyres import AnyRes, Grid, layout, tiles, token_count
 from llavakit.image.open import open_image
-from llavakit.image.square import Mode, Square, square
+from llavakit.image.square import Decode, Mode, Square, square
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class Codec:
     def using(self, template: Template | JinjaTemplate) -> Codec:
         return replace(self, template=template)
 
-    def seeing(self, image: Mode | AnyRes) -> Codec:
-        """The same, with pictures seen as one square or as tiles."""
+    def seeing(self, image: Mode | AnyRes, decode: Decode = "exact") -> Codec:
+        """The same, with pictures seen as one square or as tiles; ``decode``: of a square, as :class:`Square` says."""
         mode, grids = (image.global_view, image.grids) if isinstance(image, AnyRes) else (image, None)
-        return replace(self, square=self.square.evolve(mode=mode), grids=grids)
+        return replace(self, square=self.square.evolve(mode=mode, decode=decode), grids=grids)
 
 
 def encode(conversation: Conversation, codec: Codec, *, prompt: bool = False) -> Example:
@@ -113,7 +113,9 @@ def encode(conversation: Conversation, codec: Codec, *, prompt: bool = False) ->
             f"the template's text has {is_image.sum()} {IMAGE} for {len(conversation.images)} image(s)",
             conversation.where,
         )
-    images = [open_image(ref.source, conversation.where) for ref in conversation.images]
+    # Tiles, and how many they are, come from the picture's true size.
+    fraction = codec.square.fraction if codec.square.decode == "fast" and codec.grids is None else None
+    images = [open_image(ref.source, conversation.where, fraction=fraction) for ref in conversation.images]
     counts = [codec.tokens_of(*image.size) for image in images]
     repeats = np.ones(len(ids), dtype=np.int64)
     repeats[is_image] = counts

@@ -31,7 +31,7 @@ def begin(recipe: Recipe, number: int, out: Path) -> tuple[Llava, Codec, Give | 
         codec = Codec(tokenizer, get_template("plain"), model.square, model.image_tokens)
     stage = recipe.stages[names[number]]
     template = get_template(stage.template)
-    codec = replace(codec, template=template, max_length=recipe.max_length).seeing(stage.image)
+    codec = replace(codec, template=template, max_length=recipe.max_length).seeing(stage.image, stage.decode)
     model.square = codec.square
     if codec.grids is not None and model.image_newline is None:
         model.add_newline(recipe.seed)

@@ -10,6 +10,7 @@ import torch
 from llavakit.base.dist import world_size
 from llavakit.base.errors import BadRequest
 from llavakit.data.mixture import Mixture, SourceSpec
+from llavakit.data.shards import is_shards
 from llavakit.train import sinks
 from llavakit.train.schedule import warmup_steps
 from llavakit.train.stage import Recipe, Stage
@@ -69,5 +70,5 @@ def check_warmup(name: str, stage: Stage, samples: int) -> None:
 
 
 def _check_file(where: str, spec: SourceSpec) -> None:
-    if not Path(spec.path).is_file():
+    if not (is_shards(spec.path) or Path(spec.path).is_file()):
         raise BadRequest(f"{where}: no file at {spec.path}; put it there or set {where}.path")

@@ -22,7 +22,7 @@ def token_view(recipe: Recipe, backbones: Path, per_stage: int) -> list[dict[str
     views = []
     for number, (name, stage) in enumerate(recipe.stages.items()):
         codec = Codec(tokenizer, get_template(stage.template), model.square, model.image_tokens, recipe.max_length)
-        codec = codec.seeing(stage.image)
+        codec = codec.seeing(stage.image, stage.decode)
         mixture = Mixture.of(stage.data, stage.image_first, recipe.seed + number)
         seen: set[int] = set()
         for source, record in mixture.order(0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from llavakit.base.errors import BadRecord
 from llavakit.image.open import open_image
-from llavakit.image.square import Square, normalise, square
+from llavakit.image.square import Decode, Mode, Square, normalise, shortest_edge, square
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
@@ -81,6 +82,53 @@ def test_missing_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
 def test_too_many_pixels_are_refused_before_decoding() -> None:
     with pytest.raises(BadRecord, match="over the limit of 99 pixels"):
         open_image(noise(10, 10), max_pixels=99)
+
+
+def plain(image: Image.Image, how: Square) -> np.ndarray:
+    """The original's way: the whole padded square, or the whole picture, resized."""
+    scaled = shortest_edge(*image.size, how.size)
+    if how.mode == "pad":
+        side = max(image.size)
+        whole = Image.new("RGB", (side, side), how.background)
+        whole.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        image, scaled = whole, (how.size, how.size)
+    left, top = ((edge - how.size) // 2 for edge in scaled)
+    resized = image.resize(scaled, Image.Resampling.BICUBIC)
+    return np.asarray(resized.crop((left, top, left + how.size, top + how.size))).transpose(2, 0, 1)
+
+
+@given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.sampled_from([28, 56, 96]))
+@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("mode", ["pad", "crop"])
+def test_nothing_is_lost_by_not_computing_margins(mode: Mode, width: int, height: int, size: int) -> None:
+    how, image = Square(size=size, mode=mode), noise(width, height)
+    np.testing.assert_array_equal(square(image, how), plain(image, how))
+
+
+@pytest.mark.parametrize("decode", ["exact", "fast"])
+@pytest.mark.parametrize("size", [(1, 3000), (3000, 1)])
+def test_a_line_is_cropped_without_being_resized_whole(decode: Decode, size: tuple[int, int]) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    made = square(Image.new("RGB", size, (9, 8, 7)), Square(size=336, mode="crop", decode=decode))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10, "a million rows of 336 pixels"
+    assert (made == np.array([9, 8, 7])[:, None, None]).all()
+
+
+@pytest.mark.parametrize("mode", ["pad", "crop", "squash"])
+@pytest.mark.parametrize(
+    ("size", "part"), [((1600, 1200), 4), ((1200, 1600), 4), ((1600, 1100), 2), ((1601, 1200), 1), ((400, 300), 1)]
+)
+def test_fast_is_less_than_a_level_away(mode: Mode, size: tuple[int, int], part: int, tmp_path: Path) -> None:
+    photo = noise(20, 15).resize(size, Image.Resampling.BICUBIC)  # smooth, as photographs are
+    photo.save(tmp_path / "a.jpg", quality=90)
+    exact = Square(size=112, mode=mode)
+    fast = exact.evolve(decode="fast")
+    opened = open_image(tmp_path / "a.jpg", fraction=fast.fraction)
+    # 1100 rows of 1600 leave margins of 250, which no quarter has; that matters to padding alone.
+    assert size[0] / opened.width == (part if part != 2 or mode == "pad" else 4)
+    there = square(open_image(tmp_path / "a.jpg"), exact).astype(int)
+    difference = np.abs(there - square(opened, fast))
+    assert difference.mean() < 0.5 and difference.max() <= 6
 
 
 def test_background_is_the_published_colour() -> None:

@@ -15,6 +15,7 @@ from llavakit.base.errors import BadRecord
 from llavakit.chat.conversation import Conversation, ImageRef, Turn, question
 from llavakit.chat.labels import IGNORE
 from llavakit.chat.template import TEMPLATES, get_template
+from llavakit.image.anyres import AnyRes
 from llavakit.model import checkpoint as checkpoints
 from llavakit.model.encode import Codec, Example, encode
 
@@ -42,6 +43,18 @@ def test_image_becomes_its_n_ids_in_its_place(codec: Codec) -> None:
     assert supervised_text(example, codec) == " A circle.</s>"
     assert example.pixels.shape == (1, 3, 28, 28) and example.pixels.dtype == np.uint8
     assert example.supervised == (example.labels != IGNORE).sum()
+
+
+def test_fast_decoding_is_the_codec_s_choice_and_never_of_tiles(codec: Codec, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((640, 480), Image.Resampling.BICUBIC).save(tmp_path / "a.jpg")
+    asked = question("What?", ImageRef(tmp_path / "a.jpg")).answer("A thing.")
+    exact, fast = (encode(asked, codec.seeing("pad", decode)) for decode in ("exact", "fast"))  # type: ignore[arg-type]
+    difference = np.abs(exact.pixels.astype(int) - fast.pixels)
+    assert 0 < difference.mean() < 0.5 and np.array_equal(exact.ids, fast.ids)
+    tiled = codec.seeing(AnyRes(grids="hd"))  # type: ignore[arg-type]
+    counted = replace(tiled, square=tiled.square.evolve(decode="fast"))
+    assert len(encode(asked, counted)) == len(encode(asked, tiled)), "tokens come from the true size"
 
 
 def test_many_images_and_none(codec: Codec) -> None:

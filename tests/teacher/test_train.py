@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("openai")
 
 from llavakit.cli import main
+from llavakit.recipes import resolve
 from llavakit.world.build import build
 
 
@@ -32,3 +33,8 @@ def test_a_recipe_trains_on_it(backbones: Path, tmp_path: Path, capsys: pytest.C
     (log,) = (tmp_path / "run").rglob("*.jsonl")
     losses = [json.loads(line)["loss"] for line in log.read_text().splitlines()]
     assert len(losses) == 18 and sum(losses[-3:]) < 0.7 * sum(losses[:3])
+
+
+def test_the_example_is_a_recipe_of_both_stages() -> None:
+    recipe = resolve(str(Path(__file__).parents[2] / "examples" / "taught.yaml"))
+    assert list(recipe.stages) == ["align", "tune"] and recipe.stages["tune"].data["taught"].path == "runs/taught.json"

@@ -100,6 +100,8 @@ def test_stages_that_contradict_themselves(recipe: Recipe) -> None:
         stage.evolve(lora={"parts": ["vision_tower"]})
     with pytest.raises(BadRequest, match="DoRA measures the weights"):
         stage.evolve(lora={"dora": True, "base": "nf4"})
+    with pytest.raises(BadRequest, match="decode: tiles are made of the picture's true size"):
+        stage.evolve(decode="fast", image={"grids": "hd"})
     with pytest.raises(BadRequest, match="neither a share of the steps nor a number of them"):
         stage.evolve(warmup=3.5)
 

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from llavakit.base.errors import BadRecord
 from llavakit.chat.conversation import IMAGE
+from llavakit.data.coco import coco_file
 from llavakit.data.doctor.language import language
 from llavakit.data.measure import measure
 from llavakit.data.sources.llava import ROLES, conversation
@@ -64,7 +65,7 @@ def examine(item: Item, images: Path, codec: Codec | None, asked: Container[str]
     said: list[dict[str, str]] = record["conversations"]
     answers = [turn["value"] for turn in said if ROLES.get(turn["from"]) == "assistant"]
     questions = [turn["value"] for turn in said if ROLES.get(turn["from"]) == "user"]
-    row["images"] = [str(images / name) for name in names(record)]
+    row["images"] = [str(coco_file(images / name)) for name in names(record)]
     row["turns"], row["characters"] = len(said), sum(map(len, answers))
     row["language"] = language(" ".join([*answers, *questions]))
     row["key"] = hashlib.blake2b(json.dumps([names(record), said]).encode(), digest_size=8).hexdigest()

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from llavakit.base.errors import BadRecord, BadRequest
-from llavakit.base.files import read_json, read_jsonl
+from llavakit.base.errors import BadRecord
 from llavakit.chat.conversation import IMAGE, Conversation, ImageRef, Role, Turn
+from llavakit.data.coco import coco_file
+from llavakit.data.index import Records
 from llavakit.data.reader import Dropped, Options, Reader, Rule, Talk, Talks
 from llavakit.data.rules import image_folder
 from llavakit.data.stream import items
@@ -30,9 +31,7 @@ class LlavaSource:
         self.name = self.path.stem
         self.images = Path(images) if images else self.path.parent
         self.image_first = image_first
-        self.records: Sequence[Any] = read_jsonl(path) if self.path.suffix == ".jsonl" else read_json(path)
-        if not isinstance(self.records, list):
-            raise BadRequest(f"{path} must hold a list of records at its top")
+        self.records = Records(path)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -47,12 +46,13 @@ class LlavaSource:
 
 
 def conversation(
-    record: dict[str, Any], images: Path, where: str, identity: str, image_first: ImageFirst
+    record: dict[str, Any], images: Path | None, where: str, identity: str, image_first: ImageFirst
 ) -> Conversation:
-    """One record of LLaVA's format. With ``image_first`` each ``<image>`` moves to the head of its turn, on a line of
-    its own, as LLaVA-1.5 trains (``preprocess_multimodal``); else it stays before or after the text as written.
-    ``"random"``: each turn's images go before or after its text, by a coin that the id and the text
-    decide."""
+    """One record of LLaVA's format, its pictures in ``images`` (None: their names alone, looked for nowhere).
+
+    With ``image_first`` each ``<image>`` moves to the head of its turn, on a line of its own, as LLaVA-1.5 trains
+    (``preprocess_multimodal``); else it stays before or after the text as written. ``"random"``: each turn's images go
+    before or after its text, by a coin that the id and the text decide."""
     place = f"{where} id {identity!r}"
     said = record.get("conversations")
     if not isinstance(said, list) or not all(isinstance(t, dict) and {"from", "value"} <= t.keys() for t in said):
@@ -73,7 +73,7 @@ def conversation(
     names = [named] if isinstance(named, str) else [] if named is None else named
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
         raise BadRecord(f'"image" must be a file name or a list of them, not {named!r}', place)
-    refs = tuple(ImageRef(images / name) for name in names)
+    refs = tuple(ImageRef(Path(name) if images is None else coco_file(images / name)) for name in names)
     return Conversation(tuple(turns), refs, system, id=identity, source=where).checked()
 
 
@@ -129,7 +129,7 @@ def _talk(record: Any, where: str, index: int) -> Talk:
     if not isinstance(record, dict):
         raise BadRecord(f"is {type(record).__name__}, not an object", where)
     id = str(record.get("id", index))
-    found = conversation(record, Path(), where, id, image_first=False)
+    found = conversation(record, None, where, id, image_first=False)
     if not found.answered:
         raise BadRecord("the last word is not the assistant's", where)
     turns = [("human" if turn.role == "user" else "gpt", turn.text) for turn in found.turns]
