@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from llavakit.engine.attend import Chain, Shared, Sharing, length, part
+from llavakit.engine.kernel import Attention, kernel
 
 FIRST_ROOM = 64
 
@@ -17,6 +18,7 @@ class Rows:
 
     def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         self.device = device
+        self.kernel = kernel(device, dtype, width)
         self.keys = torch.zeros(layers, 0, heads, 0, width, dtype=dtype, device=device)
         self.values = self.keys.clone()
         self.lengths: list[int] = []
@@ -113,6 +115,10 @@ class OneEach:
         self.last = torch.arange(len(lengths), device=rows.device)
         self.at = torch.tensor(lengths, device=rows.device) - 1
         self.alike = min(lengths) == self.seen
+        self.native: Attention | None = None
+        if rows.kernel is not None:
+            self.native = Attention(rows.kernel, rows.chains[first:], (rows.keys, rows.values), first, lengths)
+            return
         self.mask: torch.Tensor | None = None
         if not self.alike:
             hidden = torch.arange(self.seen, device=rows.device) > self.at[:, None]
@@ -127,6 +133,8 @@ class OneEach:
                 store[layer, self.places, :, self.at] = value
 
     def attend(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
+        if self.native is not None:
+            return self.native(layer, q, scale)
         keys, values = (
             store[layer, self.first : len(self.rows), :, : self.seen] for store in (self.rows.keys, self.rows.values)
         )
