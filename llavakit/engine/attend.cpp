@@ -1,10 +1,12 @@
-// Attention of decoding: one query token a row, over keys and values that lie in several places.
+// The small work of decoding: attention of one query token a row over keys and values that lie in several places,
+// with rotary positions and the store of the new token's key and value; and RMS norms.
 //
 // A segment is a run of tokens that some of the rows see: a shared prefix, or what a row has of its own. It is read
 // once for all of its rows. Each row's softmax goes on from segment to segment, so nothing is merged afterwards.
 // Compiled for the machine at hand with -DWIDTH=<head width>; see kernel.py.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -20,6 +22,15 @@ struct Segment {
     const char *keys, *values;       // of layer 0 and head 0: T[tokens][D]
     int64_t layer, head;             // strides in elements
     int64_t tokens, first, members;  // its rows are rows[first : first + members]
+};
+
+// Where the query tokens' own keys and values go, and by how much they and the queries are turned: T[tokens][D], the
+// first half of the sine negative. Without `cos` they are turned and stored already.
+struct Store {
+    char *keys, *values;
+    int64_t layer, head;  // strides in elements
+    const int64_t* at;    // int64[tokens]: offset of each token within its layer and head, in elements
+    const void *cos, *sin;
 };
 
 struct Query {
@@ -80,6 +91,25 @@ inline void score_block(float* score, const Vector* q, const Vector* keys, int c
     }
 }
 
+template <class T>
+inline void turn(const T* x, const T* cos, const T* sin, float* out) {
+    for (int i = 0; i < D; i++) out[i] = wide(x[i]) * wide(cos[i]) + wide(x[(i + D / 2) % D]) * wide(sin[i]);
+}
+
+// Keeps the key and the value of each token's head.
+template <class T>
+void keep(const Store& store, int64_t layer, int64_t head, int64_t tokens, const T* key, const T* value,
+          int64_t stride) {
+    for (int64_t t = 0; t < tokens; t++) {
+        int64_t offset = layer * store.layer + head * store.head + store.at[t];
+        T *k = (T*)store.keys + offset, *v = (T*)store.values + offset;
+        float turned[D];
+        turn(key + t * stride, (const T*)store.cos + t * D, (const T*)store.sin + t * D, turned);
+        for (int i = 0; i < D; i++) narrow(turned[i], k + i);
+        std::copy(value + t * stride, value + t * stride + D, v);
+    }
+}
+
 // `count` keys and values, at most BLOCK, are attended by one query.
 inline void attend_block(Query& row, const float* keys, const float* values, int count) {
     float score[BLOCK];
@@ -104,12 +134,22 @@ inline void attend_block(Query& row, const float* keys, const float* values, int
 
 template <class T>
 void attend_head(const Segment* segments, int64_t count, const int64_t* rows, int64_t layer, int64_t head,
-                 int64_t tokens, int64_t heads, int64_t repeat, const T* q, int64_t stride, T* out, float scale) {
+                 int64_t tokens, int64_t heads, int64_t repeat, const T* q, int64_t stride, T* out, float scale,
+                 const Store& store) {
+    const T *cos = (const T*)store.cos, *sin = (const T*)store.sin;
+    if (cos) {
+        const T* key = q + (heads * repeat + head) * D;
+        keep(store, layer, head, tokens, key, key + heads * D, stride);
+    }
     std::vector<Query> queries(tokens * repeat);
     for (int64_t n = 0; n < tokens * repeat; n++) {
         const T* from = q + n / repeat * stride + (head * repeat + n % repeat) * D;
         Query& row = queries[n];
-        for (int i = 0; i < D; i++) row.q[i] = wide(from[i]) * scale, row.sum[i] = 0;
+        if (cos)
+            turn(from, cos + n / repeat * D, sin + n / repeat * D, row.q);
+        else
+            for (int i = 0; i < D; i++) row.q[i] = wide(from[i]);
+        for (int i = 0; i < D; i++) row.q[i] *= scale, row.sum[i] = 0;
         row.most = -1e30f, row.mass = 0;
     }
     float key_space[BLOCK * D], value_space[BLOCK * D];
@@ -132,21 +172,40 @@ void attend_head(const Segment* segments, int64_t count, const int64_t* rows, in
 }
 
 template <class T>
-void attend_all(const Segment* segments, int64_t count, const int64_t* rows, int64_t layer, int64_t tokens,
-                int64_t heads, int64_t repeat, const void* q, int64_t stride, void* out, float scale,
-                int64_t threads) {
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t head = 0; head < heads; head++)
-        attend_head(segments, count, rows, layer, head, tokens, heads, repeat, (const T*)q, stride, (T*)out, scale);
+void norm_row(const T* x, const T* weight, T* out, int64_t width, float eps) {
+    float sum = 0;
+    for (int64_t i = 0; i < width; i++) sum += wide(x[i]) * wide(x[i]);
+    float scale = 1 / std::sqrt(sum / float(width) + eps);
+    for (int64_t i = 0; i < width; i++) narrow(wide(x[i]) * scale * wide(weight[i]), out + i);
 }
 
 }  // namespace
 
-// q: T[tokens][heads * repeat][D], `stride` elements from token to token; out: the same, without gaps. T is float, or
-// bfloat16 where `half` is set.
+// q: T[tokens][heads * repeat][D], `stride` elements from token to token, with `store.cos` followed by heads keys and
+// heads values; out: T[tokens][heads * repeat][D] without gaps. T is float, or bfloat16 where `half` is set.
 extern "C" void attend(const void* segments, int64_t count, const int64_t* rows, int64_t layer, int64_t tokens,
                        int64_t heads, int64_t repeat, const void* q, int64_t stride, void* out, float scale,
-                       int64_t half, int64_t threads) {
-    auto run = half ? attend_all<bf16> : attend_all<float>;
-    run((const Segment*)segments, count, rows, layer, tokens, heads, repeat, q, stride, out, scale, threads);
+                       int64_t half, int64_t threads, const void* store) {
+    const Segment* s = (const Segment*)segments;
+    const Store& to = *(const Store*)store;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t head = 0; head < heads; head++) {
+        if (half)
+            attend_head(s, count, rows, layer, head, tokens, heads, repeat, (const bf16*)q, stride, (bf16*)out, scale,
+                        to);
+        else
+            attend_head(s, count, rows, layer, head, tokens, heads, repeat, (const float*)q, stride, (float*)out,
+                        scale, to);
+    }
+}
+
+// x, out: T[tokens][width]; weight: T[width].
+extern "C" void norm(const void* x, const void* weight, void* out, int64_t tokens, int64_t width, float eps,
+                     int64_t half) {
+    for (int64_t t = 0; t < tokens; t++) {
+        if (half)
+            norm_row((const bf16*)x + t * width, (const bf16*)weight, (bf16*)out + t * width, width, eps);
+        else
+            norm_row((const float*)x + t * width, (const float*)weight, (float*)out + t * width, width, eps);
+    }
 }

@@ -95,6 +95,8 @@ class View(Protocol):
     """positions that occur are below this"""
     last: torch.Tensor
     """which of the query tokens are the last of their row"""
+    native: Attention | None
+    """one query token a row by our own kernel, where there is one"""
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """Keeps keys and values ``[T, H, d]`` of the query tokens."""
@@ -146,6 +148,8 @@ class OneEach:
 
 class Several:
     """All own tokens of the rows from ``first`` on, row after row."""
+
+    native = None
 
     def __init__(self, rows: Rows, first: int) -> None:
         self.rows, self.first = rows, first

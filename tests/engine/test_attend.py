@@ -10,6 +10,7 @@ import torch
 
 from llavakit.engine import kernel
 from llavakit.engine.attend import Shared
+from llavakit.engine.decoder import _turned
 from llavakit.engine.rows import OneEach, Rows
 
 LAYERS = 2
@@ -55,6 +56,34 @@ def test_what_is_attended_is_what_the_formula_says(width: int, repeat: int, dtyp
                 wanted = (scores.softmax(-1) @ values)[:, 0]
                 bound = 2e-6 if dtype == torch.float32 else 3e-2
                 torch.testing.assert_close(out[row], wanted, atol=bound, rtol=bound)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_turned_and_stored_in_one_call_is_what_torch_turns_and_stores(dtype: torch.dtype) -> None:
+    if sys.platform != "linux" or not shutil.which("c++"):
+        pytest.skip("there is no compiler")
+    torch.manual_seed(0)
+    heads, repeat, width = 2, 2, 16
+    shared = Shared(*torch.randn(2, LAYERS, heads, 70, width).to(dtype))
+    rows = Rows(LAYERS, heads, width, dtype, torch.device("cpu"))
+    rows.add([(shared,), (), (shared,)], [4, 9, 4])
+    joined = torch.randn(4, heads * (repeat + 2), width).to(dtype)  # the last is padding
+    cos, sin = torch.randn(2, 3, 1, width).to(dtype)
+    view = OneEach(rows, 0)
+    assert view.native is not None
+    out = view.native.turned(1, joined, cos, sin, 0.3)
+    assert out.shape == (4, heads, repeat, width) and not out[3].any()
+    stored = rows.keys.clone(), rows.values.clone()
+    q, k, v = joined[:3].split([heads * repeat, heads, heads], 1)
+    view.store(1, _turned(k, cos, sin), v)
+    assert torch.equal(rows.values, stored[1])
+    close = {"atol": 1e-6, "rtol": 1e-6} if dtype == torch.float32 else {"atol": 3e-2, "rtol": 2e-2}
+    torch.testing.assert_close(rows.keys, stored[0], **close)
+    torch.testing.assert_close(view.attend(1, _turned(q, cos, sin), 0.3), out[:3], **close)
+    x, weight = torch.randn(5, 24).to(dtype), torch.randn(24).to(dtype)
+    wanted = torch.nn.functional.rms_norm(x.float(), [24], weight.float(), 1e-5).to(dtype)
+    assert rows.kernel is not None
+    torch.testing.assert_close(rows.kernel.norm(x, weight, 1e-5), wanted, **close)
 
 
 def test_without_a_compiler_torch_attends(
