@@ -80,16 +80,16 @@ class Decoder:
         """Logits after each row's last token where ``end`` asks for them, else none: ``float[n, V]``."""
         cos, sin = (table[positions][:, None] for table in self._turn(view.longest))
         x = self._padded(x)
-        for number, block in enumerate(self.blocks[:-1]):
+        for number, block in enumerate(self.blocks if end is view else self.blocks[:-1]):
             x = block(number, x, cos, sin, view)
-        last = self.blocks[-1]
-        normed = last.store(len(self.blocks) - 1, x, cos, sin, view)
-        if end is None:
-            return x[:0]
         if end is not view:
+            last = self.blocks[-1]
+            normed = last.store(len(self.blocks) - 1, x, cos, sin, view)
+            if end is None:
+                return x[:0]
             x, normed, cos, sin = (tensor[view.last] for tensor in (x, normed, cos, sin))
             x, normed = self._padded(x), self._padded(normed)
-        x = last.finish(len(self.blocks) - 1, x, normed, cos, sin, end)
+            x = last.finish(len(self.blocks) - 1, x, normed, cos, sin, end)
         return self.head(self.norm(x))[: len(cos)]
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
@@ -116,7 +116,7 @@ class Block:
         self.scale = attention.scaling
         self.heads = attention.q_proj.out_features // self.width
         self.groups = attention.k_proj.out_features // self.width
-        # The last layer asks at the last position only.
+        # Of a prompt's tokens the last layer asks for the last one only.
         self.q = Linear(attention.q_proj, pack=pack) if last else None
         parts = [attention.k_proj, attention.v_proj]
         self.qkv = Linear(*parts, pack=pack) if last else Linear(attention.q_proj, *parts, pack=pack)
@@ -134,7 +134,9 @@ class Block:
 
     def __call__(self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View) -> torch.Tensor:
         """``x``: float[T or more, hidden]; what is beyond T, the length of ``cos``, is padding."""
-        joined = self.qkv(self.before(x)).view(len(x), -1, self.width)
+        normed = self.before(x)
+        joined = self.qkv(normed) if self.q is None else torch.cat([self.q(normed), self.qkv(normed)], dim=-1)
+        joined = joined.view(len(x), -1, self.width)
         if self.q_norm is None and view.native is not None:
             return self._after(x, view.native.turned(number, joined, cos, sin, self.scale))
         joined = joined[: len(cos)]

@@ -148,14 +148,14 @@ def _built(width: int) -> Kernel | None:
     # torch's own OpenMP where it has one: a second would start threads of its own.
     openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
     flags += [str(openmp[0])] if openmp else []
-    path = _folder() / f"attend-{_mark(compiler, flags)}.so"
     try:
+        path = _folder() / f"attend-{_mark(compiler, flags)}.so"
         if not path.exists():
             with writing(path) as temporary:
                 command = [compiler, str(SOURCE), *flags, "-o", str(temporary)]
                 subprocess.run(command, check=True, capture_output=True, text=True)
         return Kernel(ctypes.CDLL(str(path)))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: there is no home
         said = getattr(error, "stderr", None) or str(error)
         log.warning(f"decoding uses torch's attention, which is slower than our own: {compiler}: {said.strip()[:300]}")
         return None

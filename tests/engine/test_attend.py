@@ -21,7 +21,9 @@ LAYERS = 2
     [(64, 1, torch.float32), (64, 2, torch.bfloat16), (8, 3, torch.float32), (20, 1, torch.bfloat16)],
 )
 @pytest.mark.parametrize("native", [True, False])
-def test_what_is_attended_is_what_the_formula_says(width: int, repeat: int, dtype: torch.dtype, native: bool) -> None:
+def test_what_is_attended_is_what_the_formula_says(
+    width: int, repeat: int, dtype: torch.dtype, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if native and (sys.platform != "linux" or not shutil.which("c++")):
         pytest.skip("there is no compiler")
     torch.manual_seed(0)
@@ -35,6 +37,7 @@ def test_what_is_attended_is_what_the_formula_says(width: int, repeat: int, dtyp
     rows.add(chains, [5, 70, 1, 3, 5])
     rows.keys.normal_()
     rows.values.normal_()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     for first in (0, 2):
         view = OneEach(rows, first)
         assert (view.native is not None) == native
