@@ -149,7 +149,7 @@ class OneEach:
 class Several:
     """All own tokens of the rows from ``first`` on, row after row."""
 
-    native = None
+    native: Attention | None = None
 
     def __init__(self, rows: Rows, first: int) -> None:
         self.rows, self.first = rows, first
