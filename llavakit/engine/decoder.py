@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from llavakit.engine.attend import Chain, Shared
+from llavakit.engine.kernel import kernel
 from llavakit.engine.linear import Linear, even
 from llavakit.engine.rows import OneEach, Rows, Several, View
 
@@ -30,7 +31,7 @@ class Decoder:
         self.pack = pack
         self.embeddings: Any = language_model.get_input_embeddings()
         self.rotary = base.rotary_emb
-        self.norm = base.norm
+        self.norm = Norm(base.norm, blocks[0].self_attn.head_dim)
         self.head = Linear(language_model.get_output_embeddings(), pack=pack)
         self.blocks = [Block(block, pack, last=block is blocks[-1]) for block in blocks]
         first = blocks[0].self_attn
@@ -79,16 +80,16 @@ class Decoder:
         """Logits after each row's last token where ``end`` asks for them, else none: ``float[n, V]``."""
         cos, sin = (table[positions][:, None] for table in self._turn(view.longest))
         x = self._padded(x)
-        for number, block in enumerate(self.blocks[:-1]):
+        for number, block in enumerate(self.blocks if end is view else self.blocks[:-1]):
             x = block(number, x, cos, sin, view)
-        last = self.blocks[-1]
-        normed = last.store(len(self.blocks) - 1, x, cos, sin, view)
-        if end is None:
-            return x[:0]
         if end is not view:
+            last = self.blocks[-1]
+            normed = last.store(len(self.blocks) - 1, x, cos, sin, view)
+            if end is None:
+                return x[:0]
             x, normed, cos, sin = (tensor[view.last] for tensor in (x, normed, cos, sin))
             x, normed = self._padded(x), self._padded(normed)
-        x = last.finish(len(self.blocks) - 1, x, normed, cos, sin, end)
+            x = last.finish(len(self.blocks) - 1, x, normed, cos, sin, end)
         return self.head(self.norm(x))[: len(cos)]
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
@@ -115,7 +116,7 @@ class Block:
         self.scale = attention.scaling
         self.heads = attention.q_proj.out_features // self.width
         self.groups = attention.k_proj.out_features // self.width
-        # The last layer asks at the last position only.
+        # Of a prompt's tokens the last layer asks for the last one only.
         self.q = Linear(attention.q_proj, pack=pack) if last else None
         parts = [attention.k_proj, attention.v_proj]
         self.qkv = Linear(*parts, pack=pack) if last else Linear(attention.q_proj, *parts, pack=pack)
@@ -126,11 +127,19 @@ class Block:
         self.down = Linear(mlp.down_proj, pack=pack)
         self.act = mlp.act_fn
         self.silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
-        self.before, self.between = Norm(block.input_layernorm), Norm(block.post_attention_layernorm)
+        self.before, self.between = (
+            Norm(block.input_layernorm, self.width),
+            Norm(block.post_attention_layernorm, self.width),
+        )
 
     def __call__(self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View) -> torch.Tensor:
         """``x``: float[T or more, hidden]; what is beyond T, the length of ``cos``, is padding."""
-        joined = self.qkv(self.before(x)).view(len(x), -1, self.width)[: len(cos)]
+        normed = self.before(x)
+        joined = self.qkv(normed) if self.q is None else torch.cat([self.q(normed), self.qkv(normed)], dim=-1)
+        joined = joined.view(len(x), -1, self.width)
+        if self.q_norm is None and view.native is not None:
+            return self._after(x, view.native.turned(number, joined, cos, sin, self.scale))
+        joined = joined[: len(cos)]
         q, k, v = joined.split([self.heads, self.groups, self.groups], dim=1)
         if self.q_norm is None:
             q, k = _turned(joined[:, : self.heads + self.groups], cos, sin).split([self.heads, self.groups], dim=1)
@@ -170,14 +179,17 @@ class Block:
 
 
 class Norm:
-    """RMS norm as Llama's, by torch's own function."""
+    """RMS norm as Llama's; of few tokens by our kernel, of which there is one for each width of heads."""
 
-    def __init__(self, norm: Any) -> None:
-        self.weight = norm.weight.detach()
+    def __init__(self, norm: Any, width: int) -> None:
+        self.weight = norm.weight.detach().contiguous()
+        self.kernel = kernel(self.weight.device, self.weight.dtype, width)
         self.eps = norm.variance_epsilon
         self.shape = list(self.weight.shape)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.kernel is not None and x.shape[0] < MANY and x.dtype == self.weight.dtype and x.is_contiguous():
+            return self.kernel.norm(x, self.weight, self.eps)
         if x.shape[0] < MANY or x.dtype != torch.float32:
             return nn.functional.rms_norm(x, self.shape, self.weight, self.eps)
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -219,6 +231,11 @@ def fits(language_model: Any) -> str:
             lacks = [part for part in parts if not hasattr(getattr(block, name, None), part)]
             if lacks:
                 return f"its layers have no {name}.{lacks[0]}"
+    lacks = [name for name in ("weight", "variance_epsilon") if not hasattr(base.norm, name)]
+    if lacks:
+        return f"it has no norm.{lacks[0]}"
+    if 2 * base.rotary_emb.inv_freq.numel() != base.layers[0].self_attn.head_dim:
+        return "its rotary positions turn a part of each head"
     return _differs(language_model)
 
 

@@ -1,20 +1,20 @@
 """Matrices of a decoder, joined where they read the same input, laid out for the processor's kernels once.
 
 oneDNN reorders a matrix into blocks at every call unless it is given one that was reordered before; for a few tokens
-that is half of the time. The reordered copy is oneDNN's own and cannot be read back, so the original is kept. In
-float32 that serves for one token and for many, where the other library (MKL) is the faster one.
+that is half of the time. The reordered copy is oneDNN's own and cannot be read back, so the model keeps the original.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
 from torch import nn
 
-FEW = range(2, 257)
-SMALL = (1, 2, 4, 8, 16, 24, 32)
+# oneDNN compiles its kernels for each number of tokens, which takes milliseconds; so only some numbers occur. Those in
+# between cost no more: the time goes into reading the matrix. In float32 even four tokens take less than one or two.
+SMALL = (1, 4, 6, 8, 12, 16, 24, 32)
+FEW = 256
 
 
 def can_pack(tensor: torch.Tensor) -> bool:
@@ -29,11 +29,12 @@ def can_pack(tensor: torch.Tensor) -> bool:
 
 
 def even(count: int, dtype: torch.dtype) -> int:
-    """So many tokens, or somewhat more, that oneDNN need not compile its kernels anew for every number of them: that
-    takes milliseconds. In float32 few shapes of many tokens are worth the sums that padding adds."""
+    """So many tokens, or somewhat more, that the kernels are there already and fast."""
+    if count == 1 and dtype == torch.float32:
+        return SMALL[1]
     if count <= SMALL[-1]:
         return next(size for size in SMALL if size >= count)
-    return count if dtype == torch.float32 or count > FEW[-1] else -(-count // 32) * 32
+    return count if count > FEW else -(-count // 32) * 32
 
 
 class Linear:
@@ -45,8 +46,6 @@ class Linear:
     def __init__(self, *parts: nn.Linear, pack: bool) -> None:
         self.parts = parts
         self.plain = all(type(part) is nn.Linear and type(part.weight.data) is torch.Tensor for part in parts)
-        self.sizes = range(0)
-        """numbers of tokens for which the reordered copy is used"""
         self.weight: Any = None
         self.blocks: Any = None
         self.bias: torch.Tensor | None = None
@@ -62,10 +61,9 @@ class Linear:
                 part.weight.data = view
         if pack:
             self.blocks = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-            self.sizes = FEW if self.weight.dtype == torch.float32 else range(sys.maxsize)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[0] in self.sizes:
+        if self.blocks is not None:
             return self._pointwise(x, "none")
         if self.plain:
             return nn.functional.linear(x, self.weight, self.bias)
@@ -73,15 +71,15 @@ class Linear:
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """``silu(self(x))``."""
-        return self._pointwise(x, "swish") if x.shape[0] in self.sizes else nn.functional.silu(self(x), inplace=True)
+        return self._pointwise(x, "swish") if self.blocks is not None else nn.functional.silu(self(x), inplace=True)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``self(x) + other``."""
-        return self._binary(x, other, "add") if x.shape[0] in self.sizes else self(x).add_(other)
+        return self._binary(x, other, "add") if self.blocks is not None else self(x).add_(other)
 
     def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``self(x) * other``."""
-        return self._binary(x, other, "mul") if x.shape[0] in self.sizes else self(x).mul_(other)
+        return self._binary(x, other, "mul") if self.blocks is not None else self(x).mul_(other)
 
     def _pointwise(self, x: torch.Tensor, then: str) -> torch.Tensor:
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.blocks, self.bias, then, [], "")

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from llavakit.engine.attend import Chain, Shared, Sharing, length, part
+from llavakit.engine.kernel import Attention, kernel
 
 FIRST_ROOM = 64
 
@@ -17,6 +18,7 @@ class Rows:
 
     def __init__(self, layers: int, heads: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
         self.device = device
+        self.kernel = kernel(device, dtype, width)
         self.keys = torch.zeros(layers, 0, heads, 0, width, dtype=dtype, device=device)
         self.values = self.keys.clone()
         self.lengths: list[int] = []
@@ -93,6 +95,8 @@ class View(Protocol):
     """positions that occur are below this"""
     last: torch.Tensor
     """which of the query tokens are the last of their row"""
+    native: Attention | None
+    """one query token a row by our own kernel, where there is one"""
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """Keeps keys and values ``[T, H, d]`` of the query tokens."""
@@ -113,6 +117,10 @@ class OneEach:
         self.last = torch.arange(len(lengths), device=rows.device)
         self.at = torch.tensor(lengths, device=rows.device) - 1
         self.alike = min(lengths) == self.seen
+        self.native: Attention | None = None
+        if rows.kernel is not None:
+            self.native = Attention(rows.kernel, rows.chains[first:], (rows.keys, rows.values), first, lengths)
+            return
         self.mask: torch.Tensor | None = None
         if not self.alike:
             hidden = torch.arange(self.seen, device=rows.device) > self.at[:, None]
@@ -127,6 +135,8 @@ class OneEach:
                 store[layer, self.places, :, self.at] = value
 
     def attend(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
+        if self.native is not None:
+            return self.native(layer, q, scale)
         keys, values = (
             store[layer, self.first : len(self.rows), :, : self.seen] for store in (self.rows.keys, self.rows.values)
         )
@@ -138,6 +148,8 @@ class OneEach:
 
 class Several:
     """All own tokens of the rows from ``first`` on, row after row."""
+
+    native: Attention | None = None
 
     def __init__(self, rows: Rows, first: int) -> None:
         self.rows, self.first = rows, first

@@ -1,0 +1,211 @@
+// The small work of decoding: attention of one query token a row over keys and values that lie in several places,
+// with rotary positions and the store of the new token's key and value; and RMS norms.
+//
+// A segment is a run of tokens that some of the rows see: a shared prefix, or what a row has of its own. It is read
+// once for all of its rows. Each row's softmax goes on from segment to segment, so nothing is merged afterwards.
+// Compiled for the machine at hand with -DWIDTH=<head width>; see kernel.py.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+constexpr int D = WIDTH, BLOCK = 64;
+// Vectors spelled out: left to itself the compiler keeps sums in memory. It splits those that the machine lacks.
+constexpr int LANES = D % 16 == 0 ? 16 : D % 8 == 0 ? 8 : 1, PARTS = D / LANES;
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4)));
+using bf16 = uint16_t;
+
+struct Segment {
+    const char *keys, *values;       // of layer 0 and head 0: T[tokens][D]
+    int64_t layer, head;             // strides in elements
+    int64_t tokens, first, members;  // its rows are rows[first : first + members]
+};
+
+// Where the query tokens' own keys and values go, and by how much they and the queries are turned: T[tokens][D], the
+// first half of the sine negative. Without `cos` they are turned and stored already.
+struct Store {
+    char *keys, *values;
+    int64_t layer, head;  // strides in elements
+    const int64_t* at;    // int64[tokens]: offset of each token within its layer and head, in elements
+    const void *cos, *sin;
+};
+
+struct Query {
+    float q[D], sum[D], most, mass;
+};
+
+inline float wide(float x) { return x; }
+inline float wide(bf16 x) {
+    uint32_t bits = uint32_t(x) << 16;
+    float out;
+    __builtin_memcpy(&out, &bits, 4);
+    return out;
+}
+inline void narrow(float x, float* out) { *out = x; }
+inline void narrow(float x, bf16* out) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, 4);
+    *out = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
+}
+
+// Of x <= 0, to 2e-7. The compiler makes vector code of it, which it does not of expf.
+inline float exponential(float x) {
+    float t = std::max(x, -87.0f) * 1.44269504f;
+    int whole = int(t - 0.5f);
+    float f = t - float(whole);
+    float p = 1.5252734e-5f;
+    p = p * f + 1.5403530e-4f;
+    p = p * f + 1.3333558e-3f;
+    p = p * f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
+    int bits = (whole + 127) << 23;
+    float power;
+    __builtin_memcpy(&power, &bits, 4);
+    return p * power;
+}
+
+// Rows of floats, without a copy where they are that already.
+inline const float* floats(const float* from, int64_t, float*) { return from; }
+inline const float* floats(const bf16* from, int64_t count, float* into) {
+    for (int64_t i = 0; i < count * D; i++) into[i] = wide(from[i]);
+    return into;
+}
+
+inline void score_block(float* score, const Vector* q, const Vector* keys, int count) {
+    float lanes[BLOCK][LANES];
+    for (int j = 0; j < count; j++) {
+        Vector product = q[0] * keys[j * PARTS];
+        for (int i = 1; i < PARTS; i++) product += q[i] * keys[j * PARTS + i];
+        *(Vector*)lanes[j] = product;
+    }
+    for (int j = 0; j < count; j++) {
+        float sum = 0;
+        for (int i = 0; i < LANES; i++) sum += lanes[j][i];
+        score[j] = sum;
+    }
+}
+
+template <class T>
+inline void turn(const T* x, const T* cos, const T* sin, float* out) {
+    for (int i = 0; i < D; i++) out[i] = wide(x[i]) * wide(cos[i]) + wide(x[(i + D / 2) % D]) * wide(sin[i]);
+}
+
+// Keeps the key and the value of each token's head.
+template <class T>
+void keep(const Store& store, int64_t layer, int64_t head, int64_t tokens, const T* key, const T* value,
+          int64_t stride) {
+    for (int64_t t = 0; t < tokens; t++) {
+        int64_t offset = layer * store.layer + head * store.head + store.at[t];
+        T *k = (T*)store.keys + offset, *v = (T*)store.values + offset;
+        float turned[D];
+        turn(key + t * stride, (const T*)store.cos + t * D, (const T*)store.sin + t * D, turned);
+        for (int i = 0; i < D; i++) narrow(turned[i], k + i);
+        std::copy(value + t * stride, value + t * stride + D, v);
+    }
+}
+
+// `count` keys and values, at most BLOCK, are attended by one query.
+inline void attend_block(Query& row, const float* keys, const float* values, int count) {
+    float score[BLOCK];
+    score_block(score, (const Vector*)row.q, (const Vector*)keys, count);
+    float most = row.most;
+    for (int j = 0; j < count; j++) most = std::max(most, score[j]);
+    float mass = 0;
+    for (int j = 0; j < count; j++) {
+        score[j] = exponential(score[j] - most);
+        mass += score[j];
+    }
+    float scale = exponential(row.most - most);
+    const Vector* value = (const Vector*)values;
+    Vector sum[PARTS];
+    for (int i = 0; i < PARTS; i++) sum[i] = ((const Vector*)row.sum)[i] * scale;
+    for (int j = 0; j < count; j++)
+        for (int i = 0; i < PARTS; i++) sum[i] += score[j] * value[j * PARTS + i];
+    for (int i = 0; i < PARTS; i++) ((Vector*)row.sum)[i] = sum[i];
+    row.mass = row.mass * scale + mass;
+    row.most = most;
+}
+
+template <class T>
+void attend_head(const Segment* segments, int64_t count, const int64_t* rows, int64_t layer, int64_t head,
+                 int64_t tokens, int64_t heads, int64_t repeat, const T* q, int64_t stride, T* out, float scale,
+                 const Store& store) {
+    const T *cos = (const T*)store.cos, *sin = (const T*)store.sin;
+    if (cos) {
+        const T* key = q + (heads * repeat + head) * D;
+        keep(store, layer, head, tokens, key, key + heads * D, stride);
+    }
+    std::vector<Query> queries(tokens * repeat);
+    for (int64_t n = 0; n < tokens * repeat; n++) {
+        const T* from = q + n / repeat * stride + (head * repeat + n % repeat) * D;
+        Query& row = queries[n];
+        if (cos)
+            turn(from, cos + n / repeat * D, sin + n / repeat * D, row.q);
+        else
+            for (int i = 0; i < D; i++) row.q[i] = wide(from[i]);
+        for (int i = 0; i < D; i++) row.q[i] *= scale, row.sum[i] = 0;
+        row.most = -1e30f, row.mass = 0;
+    }
+    float key_space[BLOCK * D], value_space[BLOCK * D];
+    for (const Segment* s = segments; s < segments + count; s++) {
+        int64_t offset = layer * s->layer + head * s->head;
+        const T *keys = (const T*)s->keys + offset, *values = (const T*)s->values + offset;
+        for (int64_t start = 0; start < s->tokens; start += BLOCK) {
+            int n = int(std::min<int64_t>(BLOCK, s->tokens - start));
+            const float* k = floats(keys + start * D, n, key_space);
+            const float* v = floats(values + start * D, n, value_space);
+            for (int64_t m = s->first; m < s->first + s->members; m++)
+                for (int64_t r = 0; r < repeat; r++) attend_block(queries[rows[m] * repeat + r], k, v, n);
+        }
+    }
+    for (int64_t n = 0; n < tokens * repeat; n++) {
+        T* into = out + (n / repeat * heads * repeat + head * repeat + n % repeat) * D;
+        float share = 1 / queries[n].mass;
+        for (int i = 0; i < D; i++) narrow(queries[n].sum[i] * share, into + i);
+    }
+}
+
+template <class T>
+void norm_row(const T* x, const T* weight, T* out, int64_t width, float eps) {
+    float sum = 0;
+    for (int64_t i = 0; i < width; i++) sum += wide(x[i]) * wide(x[i]);
+    float scale = 1 / std::sqrt(sum / float(width) + eps);
+    for (int64_t i = 0; i < width; i++) narrow(wide(x[i]) * scale * wide(weight[i]), out + i);
+}
+
+}  // namespace
+
+// q: T[tokens][heads * repeat][D], `stride` elements from token to token, with `store.cos` followed by heads keys and
+// heads values; out: T[tokens][heads * repeat][D] without gaps. T is float, or bfloat16 where `half` is set.
+extern "C" void attend(const void* segments, int64_t count, const int64_t* rows, int64_t layer, int64_t tokens,
+                       int64_t heads, int64_t repeat, const void* q, int64_t stride, void* out, float scale,
+                       int64_t half, int64_t threads, const void* store) {
+    const Segment* s = (const Segment*)segments;
+    const Store& to = *(const Store*)store;
+#pragma omp parallel for num_threads(threads) if (threads > 1)
+    for (int64_t head = 0; head < heads; head++) {
+        if (half)
+            attend_head(s, count, rows, layer, head, tokens, heads, repeat, (const bf16*)q, stride, (bf16*)out, scale,
+                        to);
+        else
+            attend_head(s, count, rows, layer, head, tokens, heads, repeat, (const float*)q, stride, (float*)out,
+                        scale, to);
+    }
+}
+
+// x, out: T[tokens][width]; weight: T[width].
+extern "C" void norm(const void* x, const void* weight, void* out, int64_t tokens, int64_t width, float eps,
+                     int64_t half) {
+    for (int64_t t = 0; t < tokens; t++) {
+        if (half)
+            norm_row((const bf16*)x + t * width, (const bf16*)weight, (bf16*)out + t * width, width, eps);
+        else
+            norm_row((const float*)x + t * width, (const float*)weight, (float*)out + t * width, width, eps);
+    }
+}
