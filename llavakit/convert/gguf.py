@@ -36,14 +36,9 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
     Norms, biases and positions stay float32. Raises :class:`BadRequest` for what llama.cpp has no form for.
     """
     gguf = _package()
+    if (why := fault(checkpoint)) is not None:
+        raise BadRequest(why)
     language, tower = checkpoint.model.language_model.config, checkpoint.model.vision_tower
-    if language.model_type not in ARCHITECTURES:
-        raise BadRequest(f"no GGUF form of a {language.model_type!r} is known here, only of {', '.join(ARCHITECTURES)}")
-    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.chosen) == 1
-    if tower.config.model_type not in TOWERS or not one_square:
-        raise BadRequest("only a CLIP or SigLIP tower that gives one layer's patches of a square has a GGUF form here")
-    if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":
-        raise BadRequest("llama.cpp's llava has only the connector mlp2x_gelu")
     seen: FileType = "f16" if kind == "q8_0" else kind
     arch = ARCHITECTURES[language.model_type]
     writer = gguf.GGUFWriter(directory / f"language-{kind}.gguf", arch)
@@ -57,6 +52,22 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
             "the files are right, but llama.cpp's reading of towers with a CLS token is not (its issue 25814: image "
             "features shift by one patch); towers without one, such as SigLIP, are not affected"
         )
+
+
+def fault(checkpoint: Checkpoint) -> str | None:
+    """Why llama.cpp has no form for a checkpoint; None where it has one."""
+    language, tower = checkpoint.model.language_model.config, checkpoint.model.vision_tower
+    if language.model_type not in ARCHITECTURES:
+        return f"no GGUF form of a {language.model_type!r} is known here, only of {', '.join(ARCHITECTURES)}"
+    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.chosen) == 1
+    if tower.config.model_type not in TOWERS or not one_square:
+        return "only a CLIP or SigLIP tower that gives one layer's patches of a square has a GGUF form here"
+    if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":
+        return "llama.cpp's llava has only the connector mlp2x_gelu"
+    rope = (getattr(language, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in ("default", "linear"):
+        return f"no GGUF form of rotary embeddings of type {rope!r} is known here"
+    return None
 
 
 def _package() -> Any:
@@ -175,8 +186,6 @@ def _describe_language(gguf: Any, writer: Any, config: Any, checkpoint: Checkpoi
     if rope.get("rope_type", "default") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
-    elif rope.get("rope_type", "default") != "default":
-        raise BadRequest(f"no GGUF form of rotary embeddings of type {rope['rope_type']!r} is known here")
     add_vocabulary(gguf, writer, checkpoint.codec.tokenizer)
     writer.add_chat_template(checkpoint.codec.template.jinja())
 
