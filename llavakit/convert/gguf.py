@@ -8,7 +8,7 @@ are in the right order, and :func:`write_gguf` warns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,7 +43,8 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
     arch = ARCHITECTURES[language.model_type]
     writer = gguf.GGUFWriter(directory / f"language-{kind}.gguf", arch)
     _describe_language(gguf, writer, language, checkpoint, kind)
-    _write(gguf, writer, checkpoint, kind, _language_name(gguf, arch, language))
+    factors = {"rope_freqs.weight": _slowed(language)} if language.rope_parameters["rope_type"] == "llama3" else {}
+    _write(gguf, writer, checkpoint, kind, _language_name(gguf, arch, language), factors)
     writer = gguf.GGUFWriter(directory / f"mmproj-{seen}.gguf", "clip")
     _describe_tower(gguf, writer, checkpoint, seen)
     _write(gguf, writer, checkpoint, seen, _vision_name(gguf, tower))
@@ -65,7 +66,7 @@ def fault(checkpoint: Checkpoint) -> str | None:
     if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":
         return "llama.cpp's llava has only the connector mlp2x_gelu"
     rope = (getattr(language, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope not in ("default", "linear"):
+    if rope not in ("default", "linear", "llama3"):
         return f"no GGUF form of rotary embeddings of type {rope!r} is known here"
     return None
 
@@ -106,6 +107,16 @@ def neighbours(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
+def _slowed(config: Any) -> torch.Tensor:
+    """By how much Llama 3 slows each pair's turning, ``float[d / 2]``: llama.cpp takes the factors, ready-made."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    slow, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    width = 2 * len(slow)
+    plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+    return plain / slow
+
+
 def _vision_name(gguf: Any, tower: Any) -> Name:
     depth = len(tower.layers)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, depth)
@@ -127,10 +138,20 @@ def _vision_name(gguf: Any, tower: Any) -> Name:
     return name
 
 
-def _write(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileType, name: Name) -> None:
-    """Tensors one at a time: first their names and sizes, then what is in them."""
+def _write(
+    gguf: Any,
+    writer: Any,
+    checkpoint: Checkpoint,
+    kind: FileType,
+    name: Name,
+    more: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Tensors one at a time: first their names and sizes, then what is in them. ``more``: float32 ones of llama.cpp's
+    own, by their names there."""
     kinds = gguf.GGMLQuantizationType
     plans = []
+    for own, tensor in (more or {}).items():
+        writer.add_tensor_info(own, tuple(tensor.shape), np.dtype(np.float32), 4 * tensor.numel(), kinds.F32)
     for native, tensor in checkpoint.tensors():
         named = name(native)
         if named is None:
@@ -148,6 +169,8 @@ def _write(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileType, name:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    for tensor in (more or {}).values():
+        writer.write_tensor_data(tensor.numpy())
     planned: Iterator[tuple[str, Any]] = iter(plans)
     for native, tensor in checkpoint.tensors():
         named = name(native)

@@ -52,15 +52,11 @@ class LlamaCpp:
 
     def answer(self, conversation: Conversation, max_new_tokens: int) -> str:
         """The greedy answer."""
-        lib, ctx = self.lib, self.model.ctx
-        lib.llama_memory_clear(lib.llama_get_memory(ctx), True)
-        self._read(conversation)
-        codec = self.engine.codec
+        lib, ctx, codec = self.lib, self.model.ctx, self.engine.codec
+        self.read(conversation)
         ids: list[int] = []
-        vocabulary = len(codec.tokenizer)
         while len(ids) < max_new_tokens:
-            logits = np.ctypeslib.as_array(lib.llama_get_logits_ith(ctx, -1), (vocabulary,))
-            best = int(logits.argmax())
+            best = int(self.logits().argmax())
             if best in codec.eos:
                 break
             ids.append(best)
@@ -68,9 +64,15 @@ class LlamaCpp:
             self._check(lib.llama_decode(ctx, lib.llama_batch_get_one(token, 1)))
         return str(codec.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def _read(self, conversation: Conversation) -> None:
-        """The prompt, pictures and all, into the context."""
+    def logits(self) -> np.ndarray:
+        """After the last token, ``float32[V]``."""
+        found = self.lib.llama_get_logits_ith(self.model.ctx, -1)
+        return np.ctypeslib.as_array(found, (len(self.engine.codec.tokenizer),)).copy()
+
+    def read(self, conversation: Conversation) -> None:
+        """The prompt, pictures and all, into the context, in place of what was there."""
         codec, mtmd = self.engine.codec, self.mtmd
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(self.model.ctx), True)
         example = encode(conversation, codec, prompt=True)
         tokenizer = codec.tokenizer
         bos, eos = tokenizer.bos_token or "", tokenizer.eos_token or ""

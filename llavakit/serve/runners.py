@@ -55,8 +55,8 @@ def transformers(path: Path, engine: Engine, how: Decoding) -> Iterator[Runner]:
         words = {"type": "text", "text": _words(conversation)}
         text = processor.apply_chat_template([{"role": "user", "content": [*parts, words]}], add_generation_prompt=True)
         pictures = [open_image(ref.source) for ref in conversation.images]
-        # The template writes BOS.
-        inputs = processor(images=pictures or None, text=text, add_special_tokens=False, return_tensors="pt")
+        more = not text.startswith(processor.tokenizer.bos_token or "")  # or BOS would stand there twice
+        inputs = processor(images=pictures or None, text=text, add_special_tokens=more, return_tensors="pt")
         with torch.inference_mode(), quiet():
             out = model.generate(**inputs.to(model.device), max_new_tokens=how.max_new_tokens, do_sample=False)
         return str(processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
