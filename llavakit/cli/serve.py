@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("builtin", "openvino", "vllm"), default="builtin", help="(%(default)s)")
     parser.add_argument("--engine-python", help="the interpreter of the environment that vLLM is installed in")
     parser.add_argument(
-        "--precision", choices=("float32", "fast"), default="float32", help="of OpenVINO; fast may change answers"
+        "--precision", choices=("float32", "fast"), help="of OpenVINO (default: float32); fast may change answers"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="answers written together (default: %(default)s)")
     parser.add_argument("--queue", type=int, default=64, help="answers that may wait, then 429 (default: %(default)s)")
@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int | None:
     key = args.api_key if args.api_key is not None else os.environ.get("LLAVAKIT_API_KEY")
     if key is not None and not key.strip():
         raise BadRequest("the API key is empty")
+    for flag, engine in (("precision", "openvino"), ("engine_python", "vllm")):
+        if getattr(args, flag) is not None and args.engine != engine:
+            raise BadRequest(f"--{flag.replace('_', '-')} is for --engine {engine}, not {args.engine}")
     name = args.name or Path(args.model).name
     if args.engine == "vllm":
         from llavakit.serve.vllm import Launch, serve_with_vllm
@@ -80,7 +83,7 @@ def _engine(args: argparse.Namespace) -> Engine:
     if args.engine == "openvino":
         from llavakit.serve import openvino
 
-        return openvino.load(args.model, args.batch_size, args.precision)
+        return openvino.load(args.model, args.batch_size, args.precision or "float32")
     from llavakit.engine.load import load
 
     return load(args.model, batch_size=args.batch_size).engine

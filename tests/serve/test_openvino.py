@@ -10,6 +10,7 @@ import pytest
 
 from llavakit.base.errors import BadRequest
 from llavakit.chat.conversation import ImageRef, question
+from llavakit.cli import main
 from llavakit.engine.load import Assistant, load
 from llavakit.engine.sample import Decoding
 from tests.serve.conftest import data_url, noise, process, user
@@ -20,6 +21,12 @@ def test_where_it_is_not_installed_the_one_command_is_said(checkpoint: Path) -> 
     words = [sys.executable, "-c", code, "serve", str(checkpoint), "--engine", "openvino", "--port", "0"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.strip().endswith("pip install 'llavakit[openvino]'")
+
+
+def test_flags_of_another_engine_are_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--precision", "fast"], ["--engine", "openvino", "--engine-python", "python"]):
+        assert main(["serve", str(checkpoint), *words]) == 2
+        assert f"{words[-2]} is for --engine" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
