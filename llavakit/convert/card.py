@@ -90,7 +90,8 @@ def _bases(facts: dict[str, Any]) -> list[str]:
     parts = facts.get("recipe", {}).get("model", {})
     named = [str(parts.get(key) or "") for key in ("vision", "language")]
     named += [str(facts.get("original", {}).get("config", {}).get("mm_vision_tower") or "")]
-    return [base for base in named if base.count("/") == 1 and not base.startswith((".", "/", "~"))]
+    ids = [base for base in named if base.count("/") == 1 and not base.startswith((".", "/", "~"))]
+    return [base for base in ids if not Path(base).exists()]
 
 
 def _what(checkpoint: Checkpoint) -> str:

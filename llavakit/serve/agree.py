@@ -33,7 +33,8 @@ ASKED = (
 )
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 TIE = 1e-3
-"""Natural logarithms of the two best tokens' probabilities that are nearer than this are a tie."""
+"""Natural logarithms of the two best tokens' probabilities that are nearer than this are a tie. Wider for an engine
+that computes some of it in 16 bits whatever one asks."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Row:
     different: int = 0
     differences: tuple[Difference, ...] = ()
     note: str = ""
+    tie: float = TIE
     broke: bool = False
 
     def plain(self) -> dict[str, Any]:
@@ -107,7 +109,13 @@ def _answered(pieces: Sequence[Piece]) -> Answered:
 
 
 def compared(
-    engine: str, version: str, asked: Sequence[Conversation], ours: Sequence[Answered], theirs: Sequence[str], note: str
+    engine: str,
+    version: str,
+    asked: Sequence[Conversation],
+    ours: Sequence[Answered],
+    theirs: Sequence[str],
+    note: str = "",
+    tie: float = TIE,
 ) -> Row:
     """An engine's row, from its answers in the order of the questions."""
     found = []
@@ -117,13 +125,13 @@ def compared(
             margin = _margin(answer, mine, its)
             name = Path(str(conversation.images[0])).name if conversation.images else ""
             found.append(Difference(conversation.turns[0].text, name, mine, its, margin))
-    ties = sum(difference.margin < TIE for difference in found)
+    ties = sum(difference.margin < tie for difference in found)
     same = len(asked) - len(found)
     said = f"{same} of {len(asked)} the same"
-    said += f", {ties} tied" if ties else ""
+    said += f", {ties} tied (nearer than {tie:g})" if ties else ""
     said += f", {len(found) - ties} different" if len(found) > ties else ""
     said += f"; {note}" if note else ""
-    return Row(engine, version, said, same, ties, len(found) - ties, tuple(found), note)
+    return Row(engine, version, said, same, ties, len(found) - ties, tuple(found), note, tie)
 
 
 def _plain(text: str) -> str:
@@ -146,6 +154,5 @@ def certificate(rows: Sequence[Row], asked: int, how: Decoding) -> dict[str, Any
         "llavakit": __version__,
         "questions": asked,
         "max_new_tokens": how.max_new_tokens,
-        "tie": TIE,
         "engines": [row.plain() for row in rows],
     }

@@ -54,7 +54,7 @@ def _row(
 ) -> Row:
     try:
         with runner(path, engine, how) as other:
-            row = compared(name, other.version, asked, ours, other.answer(asked), other.note)
+            row = compared(name, other.version, asked, ours, other.answer(asked), other.note, other.tie)
     except BadRequest as error:  # it is not installed, or has no form for this model
         return Row(name, "", f"not run: {error}")
     except WorkFailed as error:  # the others' answers are not lost for it

@@ -43,9 +43,16 @@ class LlamaCpp:
         language, mmproj = next(folder.glob("language-*.gguf")), next(folder.glob("mmproj-*.gguf"))
         length = engine.codec.max_length
         # One batch holds the longest prompt: a picture's tokens are never parted.
-        self.model = lib.Llama(str(language), n_ctx=length, n_batch=length, n_ubatch=length, verbose=False)
+        sizes = {"n_ctx": length, "n_batch": length, "n_ubatch": length}
+        # Left to itself it keeps keys and values in 16 bits.
+        exact = {"type_k": lib.GGML_TYPE_F32, "type_v": lib.GGML_TYPE_F32, "flash_attn": False}
+        self.model = lib.Llama(str(language), **sizes, **exact, verbose=False)
+        self._silent = lib.llama_log_callback(lambda *_: None)  # held, or C calls what is gone
+        lib.mtmd_cpp.mtmd_log_set(self._silent, None)
+        lib.mtmd_cpp.mtmd_helper_log_set(self._silent, None)
         params = self.mtmd.mtmd_context_params_default()
         params.use_gpu, params.print_timings, params.warmup = False, False, False
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.ctx = self.mtmd.mtmd_init_from_file(str(mmproj).encode(), self.model.model, params)
         if self.ctx is None:
             raise WorkFailed(f"llama.cpp does not load {mmproj.name}")

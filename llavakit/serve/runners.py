@@ -21,17 +21,21 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sample import Decoding
 from llavakit.image.open import open_image
 from llavakit.model.quiet import quiet
+from llavakit.serve.agree import TIE
+
+ROUGH = 2e-2
 
 Answer = Callable[[Sequence[Conversation]], list[str]]
 
 
 @dataclass(frozen=True)
 class Runner:
-    """An engine that runs. ``note``: what of the checkpoint it did not see."""
+    """An engine that runs. ``note``: what of the checkpoint it did not see; ``tie``: as :data:`TIE`."""
 
     answer: Answer
     version: str
     note: str = ""
+    tie: float = TIE
 
 
 Start = Callable[[Path, Engine, Decoding], AbstractContextManager[Runner]]
@@ -125,7 +129,9 @@ def llama_cpp(path: Path, engine: Engine, how: Decoding) -> Iterator[Runner]:
         write_gguf(checkpoint, Path(folder), "f32")
         theirs = LlamaCpp(Path(folder), engine)
         note = "" if theirs.sees else "pictures as llavakit's features, since it misreads towers with CLS (issue 25814)"
-        yield Runner(lambda asked: [theirs.answer(c, how.max_new_tokens) for c in asked], theirs.version, note)
+        # Of what it sees itself: 32-bit files, and features that are 1e-3 of the largest off.
+        tie = ROUGH if theirs.sees else TIE
+        yield Runner(lambda asked: [theirs.answer(c, how.max_new_tokens) for c in asked], theirs.version, note, tie)
 
 
 def _words(conversation: Conversation) -> str:

@@ -65,10 +65,11 @@ def test_a_tie_is_told_from_a_difference(photos: Path) -> None:
     asked = questions(photos, 3)
     sure, unsure = ((3, 2.0), (6, 2.0), (9, 0.5)), ((3, 2.0), (6, 1e-5), (9, 0.5))
     ours = [Answered("abcdefghi", sure), Answered("abcdefghi", unsure), Answered(" abcdef\ufffd", sure)]
-    row = compared("some", "1", asked, ours, ["abcXefghi", "abcXefghi", "abcdef"], "")
+    row = compared("some", "1", asked, ours, ["abcXefghi", "abcXefghi", "abcdef"])
     assert (row.same, row.ties, row.different) == (1, 1, 1)
     assert [difference.margin for difference in row.differences] == [2.0, 1e-5]
-    early = compared("some", "1", asked[:1], [Answered("abcdefghi", unsure)], ["abX"], "")
+    assert compared("some", "1", asked[:1], ours[:1], ["abcX"], tie=3.0).ties == 1
+    early = compared("some", "1", asked[:1], [Answered("abcdefghi", unsure)], ["abX"])
     assert early.different == 1, "the tie comes after the place where they part"
 
 
