@@ -6,6 +6,7 @@ A picture is given as the square that our own preprocessing makes of it. Tried w
 from __future__ import annotations
 
 import ctypes
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,16 @@ def package() -> Any:
     return llama_cpp
 
 
+@functools.cache
+def _silence() -> Any:
+    """Of what mtmd says of every picture. The callback is held by the cache, or C would call what is gone."""
+    lib = package()
+    silent = lib.llama_log_callback(lambda *_: None)
+    lib.mtmd_cpp.mtmd_log_set(silent, None)
+    lib.mtmd_cpp.mtmd_helper_log_set(silent, None)
+    return silent
+
+
 class LlamaCpp:
     """``sees``: whether it looks at pictures itself; where its reading of the tower is at fault, our features are
     given to its language model instead."""
@@ -47,15 +58,18 @@ class LlamaCpp:
         # Left to itself it keeps keys and values in 16 bits.
         exact = {"type_k": lib.GGML_TYPE_F32, "type_v": lib.GGML_TYPE_F32, "flash_attn": False}
         self.model = lib.Llama(str(language), **sizes, **exact, verbose=False)
-        self._silent = lib.llama_log_callback(lambda *_: None)  # held, or C calls what is gone
-        lib.mtmd_cpp.mtmd_log_set(self._silent, None)
-        lib.mtmd_cpp.mtmd_helper_log_set(self._silent, None)
+        _silence()
         params = self.mtmd.mtmd_context_params_default()
         params.use_gpu, params.print_timings, params.warmup = False, False, False
         params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.ctx = self.mtmd.mtmd_init_from_file(str(mmproj).encode(), self.model.model, params)
         if self.ctx is None:
             raise WorkFailed(f"llama.cpp does not load {mmproj.name}")
+
+    def close(self) -> None:
+        """Frees what Python does not."""
+        self.mtmd.mtmd_free(self.ctx)
+        self.model.close()
 
     def answer(self, conversation: Conversation, max_new_tokens: int) -> str:
         """The greedy answer."""
@@ -101,7 +115,8 @@ class LlamaCpp:
         mtmd, ctx = self.mtmd, self.model.ctx
         past, batch = self.lib.llama_pos(0), self.engine.codec.max_length
         with torch.inference_mode():
-            features = iter(() if self.sees else self.engine.model.image_features(pixels).float().unbind())
+            model = self.engine.model
+            features = iter(() if self.sees else model.image_features(pixels.to(model.device)).float().cpu().unbind())
         count = mtmd.mtmd_input_chunks_size(chunks)
         for number in range(count):
             chunk = mtmd.mtmd_input_chunks_get(chunks, number)

@@ -131,7 +131,10 @@ def llama_cpp(path: Path, engine: Engine, how: Decoding) -> Iterator[Runner]:
         note = "" if theirs.sees else "pictures as llavakit's features, since it misreads towers with CLS (issue 25814)"
         # Of what it sees itself: 32-bit files, and features that are 1e-3 of the largest off.
         tie = ROUGH if theirs.sees else TIE
-        yield Runner(lambda asked: [theirs.answer(c, how.max_new_tokens) for c in asked], theirs.version, note, tie)
+        try:
+            yield Runner(lambda asked: [theirs.answer(c, how.max_new_tokens) for c in asked], theirs.version, note, tie)
+        finally:
+            theirs.close()
 
 
 def _words(conversation: Conversation) -> str:
