@@ -135,8 +135,12 @@ def compared(
 
 
 def _plain(text: str) -> str:
-    # A character that the limit of tokens cut in two is shown by one engine and not by another.
-    return text.strip().rstrip("\ufffd").rstrip()
+    # A character that the limit of tokens cut in two is shown by one engine and not by another. Its halves may have
+    # white space between them.
+    text = text.strip()
+    while text != (shorter := text.rstrip("\ufffd").rstrip()):
+        text = shorter
+    return text
 
 
 def _margin(answer: Answered, mine: str, its: str) -> float:

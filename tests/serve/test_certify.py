@@ -69,6 +69,8 @@ def test_a_tie_is_told_from_a_difference(photos: Path) -> None:
     assert (row.same, row.ties, row.different) == (1, 1, 1)
     assert [difference.margin for difference in row.differences] == [2.0, 1e-5]
     assert compared("some", "1", asked[:1], ours[:1], ["abcX"], tie=3.0).ties == 1
+    cut = [Answered("abc\ufffd\x1c\ufffd", sure)]
+    assert compared("some", "1", asked[:1], cut, ["abc"]).same == 1, "a character cut in two"
     early = compared("some", "1", asked[:1], [Answered("abcdefghi", unsure)], ["abX"])
     assert early.different == 1, "the tie comes after the place where they part"
 
