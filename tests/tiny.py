@@ -32,8 +32,19 @@ TOWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "dinov2_registers": ("dinov2_with_registers", {"mlp_ratio": 2, "num_register_tokens": 3}),
     "dinov3": ("dinov3_vit", {"num_register_tokens": 4}),
 }
+LLAMA3_ROPE = {
+    "rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 128,
+}  # fmt: skip
+# Phi-4-mini turns three quarters of a head, by factors that depend on the length of the text.
+PHI4_ROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 0.75, "factor": 8.0,
+    "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "long_factor": [1.5] * 6, "original_max_position_embeddings": 64,
+}  # fmt: skip
 LANGUAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
+    "llama3": ("llama", {"rope_parameters": LLAMA3_ROPE}),
+    "phi4": ("phi3", {"tie_word_embeddings": True, "hidden_size": 64, "rope_parameters": PHI4_ROPE}),
     "mistral": ("mistral", {"sliding_window": 20}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"head_dim": 16}),

@@ -31,6 +31,8 @@ ROWS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "CLIP + Qwen2 (tied, no BOS)": ("clip", "qwen2", {}),
     "CLIP + Qwen3 (no BOS)": ("clip", "qwen3", {}),
     "CLIP + Phi-3 (sliding window)": ("clip", "phi3", {}),
+    "SigLIP + Llama 3 (scaled rotary positions)": ("siglip", "llama3", {}),
+    "CLIP + Phi-4 (part of a head turned, long rope)": ("clip", "phi4", {}),
     "CLIP + Gemma (tied, scaled)": ("clip", "gemma", {}),
     "CLIP + Gemma 3 (windows of some layers)": ("clip", "gemma3", {}),
     "DINOv2 + Llama": ("dinov2", "llama", {}),

@@ -56,8 +56,8 @@ class Conversation:
         return bool(self.turns) and self.turns[-1].role == "assistant"
 
     def checked(self) -> Conversation:
-        """Itself, when sound. Raises :class:`BadRecord` when turns do not alternate, an answer is empty,
-        or the number of ``<image>`` is not the number of images."""
+        """Itself, when sound. Raises :class:`BadRecord` when turns do not alternate, an answer is empty, ``<image>``
+        stands outside a question, or its number is not the number of images."""
         if not self.turns:
             raise BadRecord("has no turns", self.where)
         for number, turn in enumerate(self.turns):
@@ -68,6 +68,8 @@ class Conversation:
                 raise BadRecord(f"turn {number + 1}, the assistant's answer, is empty", self.where)
             if turn.role == "assistant" and IMAGE in turn.text:
                 raise BadRecord(f"turn {number + 1}: {IMAGE} stands in an assistant's answer", self.where)
+        if self.system and IMAGE in self.system:
+            raise BadRecord(f"{IMAGE} stands in the system text; a picture belongs to a question", self.where)
         marks = sum(turn.text.count(IMAGE) for turn in self.turns)
         if marks != len(self.images):
             raise BadRecord(

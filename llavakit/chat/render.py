@@ -25,13 +25,14 @@ def render(
 ) -> Rendered:
     """Renders a checked conversation. With ``prompt``, the text ends where the assistant begins to speak.
 
-    Raises :class:`BadRecord` when a turn holds the tokenizer's own BOS or EOS text (it would become a real one),
-    :class:`BadRequest` when a Jinja template rejects the conversation.
+    Raises :class:`BadRecord` when a turn or the system text holds the tokenizer's own BOS or EOS text (it would become
+    a real one), :class:`BadRequest` when a Jinja template rejects the conversation.
     """
-    for turn in conversation.turns:
+    said = [("a turn's", turn.text) for turn in conversation.turns]
+    for whose, text in [*said, ("the system", conversation.system or "")]:
         for token in (bos, eos):
-            if token and token in turn.text:
-                raise BadRecord(f"a turn's text holds the special token {token!r}; remove it", conversation.where)
+            if token and token in text:
+                raise BadRecord(f"{whose} text holds the special token {token!r}; remove it", conversation.where)
     if isinstance(template, Template):
         return _render(conversation, template, bos, eos, prompt)
     return _render_jinja(conversation, template.source, bos, eos, prompt)
@@ -94,16 +95,28 @@ def _render_jinja(c: Conversation, source: str, bos: str, eos: str, prompt: bool
 @functools.lru_cache(maxsize=16)
 def _drops_text(source: str) -> bool:
     """Whether a template prints what is said in parts, as many of published checkpoints do, and nothing of a string."""
+    return not _probe(source, "probe") and bool(_probe(source, [{"type": "text", "text": "probe"}]))
+
+
+def with_bos(source: str) -> str:
+    """A template's source that writes BOS first: itself where it does, else with BOS before it. For a tokenizer that
+    puts BOS before plain text, whose author relied on that; the text of a conversation is tokenised without."""
+    for content in ("probe", [{"type": "text", "text": "probe"}]):
+        if text := _probe(source, content, bos="\ue000"):
+            return source if text.startswith("\ue000") else "{{ bos_token }}" + source
+    return source
+
+
+def _probe(source: str, content: Any, bos: str = "") -> str:
+    """The text of a first question "probe", nothing where it is not in it."""
     import jinja2
 
-    def prints(content: Any) -> bool:
-        messages = [{"role": "user", "content": content}]
-        try:
-            return "probe" in _compile(source).render(messages=messages, bos_token="", eos_token="")
-        except (jinja2.TemplateError, BadRequest):
-            return False
-
-    return not prints("probe") and prints([{"type": "text", "text": "probe"}])
+    messages = [{"role": "user", "content": content}]
+    try:
+        text = str(_compile(source).render(messages=messages, bos_token=bos, eos_token="", add_generation_prompt=True))
+    except (jinja2.TemplateError, BadRequest):
+        return ""
+    return text if "probe" in text else ""
 
 
 @functools.lru_cache(maxsize=16)

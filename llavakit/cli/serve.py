@@ -3,6 +3,7 @@
     llavakit serve runs/demo/model
     llavakit serve runs/demo/model --host 0.0.0.0 --api-key SECRET      (or LLAVAKIT_API_KEY in the environment)
     llavakit serve runs/demo/model --engine vllm                        on the same checkpoint; see --engine-python
+    llavakit serve runs/demo/model --engine openvino --precision fast   on a processor without a GPU
 
 Without --host only this machine is answered. Ctrl-C, or SIGTERM, takes no more and finishes what runs.
 """
@@ -11,6 +12,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llavakit.engine.engine import Engine
 
 HELP = "a chat page and an OpenAI-compatible server"
 
@@ -21,8 +26,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="0 takes any that is free (default: %(default)s)")
     parser.add_argument("--name", help="what the API calls the model (default: the last part of MODEL)")
     parser.add_argument("--api-key", help="asked of every request to the API")
-    parser.add_argument("--engine", choices=("builtin", "vllm"), default="builtin", help="(default: %(default)s)")
+    parser.add_argument("--engine", choices=("builtin", "openvino", "vllm"), default="builtin", help="(%(default)s)")
     parser.add_argument("--engine-python", help="the interpreter of the environment that vLLM is installed in")
+    parser.add_argument(
+        "--precision", choices=("float32", "fast"), help="of OpenVINO (default: float32); fast may change answers"
+    )
     parser.add_argument("--batch-size", type=int, default=32, help="answers written together (default: %(default)s)")
     parser.add_argument("--queue", type=int, default=64, help="answers that may wait, then 429 (default: %(default)s)")
     parser.add_argument("--remote-images", action="store_true", help="fetch https URLs of pictures, public hosts only")
@@ -40,6 +48,9 @@ def run(args: argparse.Namespace) -> int | None:
     key = args.api_key if args.api_key is not None else os.environ.get("LLAVAKIT_API_KEY")
     if key is not None and not key.strip():
         raise BadRequest("the API key is empty")
+    for flag, engine in (("precision", "openvino"), ("engine_python", "vllm")):
+        if getattr(args, flag) is not None and args.engine != engine:
+            raise BadRequest(f"--{flag.replace('_', '-')} is for --engine {engine}, not {args.engine}")
     name = args.name or Path(args.model).name
     if args.engine == "vllm":
         from llavakit.serve.vllm import Launch, serve_with_vllm
@@ -64,5 +75,15 @@ def run(args: argparse.Namespace) -> int | None:
         },
         "llavakit serve",
     )
-    serve(args.model, config, args.batch_size)
+    serve(lambda: _engine(args), config)
     return None
+
+
+def _engine(args: argparse.Namespace) -> Engine:
+    if args.engine == "openvino":
+        from llavakit.serve import openvino
+
+        return openvino.load(args.model, args.batch_size, args.precision or "float32")
+    from llavakit.engine.load import load
+
+    return load(args.model, batch_size=args.batch_size).engine

@@ -8,7 +8,7 @@ are in the right order, and :func:`write_gguf` warns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,19 +36,15 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
     Norms, biases and positions stay float32. Raises :class:`BadRequest` for what llama.cpp has no form for.
     """
     gguf = _package()
+    if (why := fault(checkpoint)) is not None:
+        raise BadRequest(why)
     language, tower = checkpoint.model.language_model.config, checkpoint.model.vision_tower
-    if language.model_type not in ARCHITECTURES:
-        raise BadRequest(f"no GGUF form of a {language.model_type!r} is known here, only of {', '.join(ARCHITECTURES)}")
-    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.chosen) == 1
-    if tower.config.model_type not in TOWERS or not one_square:
-        raise BadRequest("only a CLIP or SigLIP tower that gives one layer's patches of a square has a GGUF form here")
-    if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":
-        raise BadRequest("llama.cpp's llava has only the connector mlp2x_gelu")
     seen: FileType = "f16" if kind == "q8_0" else kind
     arch = ARCHITECTURES[language.model_type]
     writer = gguf.GGUFWriter(directory / f"language-{kind}.gguf", arch)
     _describe_language(gguf, writer, language, checkpoint, kind)
-    _write(gguf, writer, checkpoint, kind, _language_name(gguf, arch, language))
+    factors = {"rope_freqs.weight": _slowed(language)} if language.rope_parameters["rope_type"] == "llama3" else {}
+    _write(gguf, writer, checkpoint, kind, _language_name(gguf, arch, language), factors)
     writer = gguf.GGUFWriter(directory / f"mmproj-{seen}.gguf", "clip")
     _describe_tower(gguf, writer, checkpoint, seen)
     _write(gguf, writer, checkpoint, seen, _vision_name(gguf, tower))
@@ -57,6 +53,22 @@ def write_gguf(checkpoint: Checkpoint, directory: Path, kind: FileType = "f16") 
             "the files are right, but llama.cpp's reading of towers with a CLS token is not (its issue 25814: image "
             "features shift by one patch); towers without one, such as SigLIP, are not affected"
         )
+
+
+def fault(checkpoint: Checkpoint) -> str | None:
+    """Why llama.cpp has no form for a checkpoint; None where it has one."""
+    language, tower = checkpoint.model.language_model.config, checkpoint.model.vision_tower
+    if language.model_type not in ARCHITECTURES:
+        return f"no GGUF form of a {language.model_type!r} is known here, only of {', '.join(ARCHITECTURES)}"
+    one_square = not tower.keep_cls and not checkpoint.codec.grids and len(tower.chosen) == 1
+    if tower.config.model_type not in TOWERS or not one_square:
+        return "only a CLIP or SigLIP tower that gives one layer's patches of a square has a GGUF form here"
+    if checkpoint.model.multi_modal_projector.kind != "mlp2x_gelu":
+        return "llama.cpp's llava has only the connector mlp2x_gelu"
+    rope = (getattr(language, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope not in ("default", "linear", "llama3"):
+        return f"no GGUF form of rotary embeddings of type {rope!r} is known here"
+    return None
 
 
 def _package() -> Any:
@@ -95,6 +107,16 @@ def neighbours(tensor: torch.Tensor, heads: int) -> torch.Tensor:
     return tensor.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
+def _slowed(config: Any) -> torch.Tensor:
+    """By how much Llama 3 slows each pair's turning, ``float[d / 2]``: llama.cpp takes the factors, ready-made."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    slow, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    width = 2 * len(slow)
+    plain = config.rope_parameters["rope_theta"] ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+    return plain / slow
+
+
 def _vision_name(gguf: Any, tower: Any) -> Name:
     depth = len(tower.layers)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.MMPROJ, depth)
@@ -116,10 +138,20 @@ def _vision_name(gguf: Any, tower: Any) -> Name:
     return name
 
 
-def _write(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileType, name: Name) -> None:
-    """Tensors one at a time: first their names and sizes, then what is in them."""
+def _write(
+    gguf: Any,
+    writer: Any,
+    checkpoint: Checkpoint,
+    kind: FileType,
+    name: Name,
+    more: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Tensors one at a time: first their names and sizes, then what is in them. ``more``: float32 ones of llama.cpp's
+    own, by their names there."""
     kinds = gguf.GGMLQuantizationType
     plans = []
+    for own, tensor in (more or {}).items():
+        writer.add_tensor_info(own, tuple(tensor.shape), np.dtype(np.float32), 4 * tensor.numel(), kinds.F32)
     for native, tensor in checkpoint.tensors():
         named = name(native)
         if named is None:
@@ -137,6 +169,8 @@ def _write(gguf: Any, writer: Any, checkpoint: Checkpoint, kind: FileType, name:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
+    for tensor in (more or {}).values():
+        writer.write_tensor_data(tensor.numpy())
     planned: Iterator[tuple[str, Any]] = iter(plans)
     for native, tensor in checkpoint.tensors():
         named = name(native)
@@ -175,8 +209,6 @@ def _describe_language(gguf: Any, writer: Any, config: Any, checkpoint: Checkpoi
     if rope.get("rope_type", "default") == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(rope["factor"])
-    elif rope.get("rope_type", "default") != "default":
-        raise BadRequest(f"no GGUF form of rotary embeddings of type {rope['rope_type']!r} is known here")
     add_vocabulary(gguf, writer, checkpoint.codec.tokenizer)
     writer.add_chat_template(checkpoint.codec.template.jinja())
 

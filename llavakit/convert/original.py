@@ -22,7 +22,14 @@ from llavakit.convert.names import to_native
 from llavakit.convert.tensors import TensorFiles, read_all
 from llavakit.image.anyres import Grid
 from llavakit.image.square import Mode, Square
-from llavakit.model.build import ModelSpec, from_hub, grow_tokenizer, load_tokenizer, outline, vocabulary_size
+from llavakit.model.build import (
+    ModelSpec,
+    grow_tokenizer,
+    load_tokenizer,
+    normalisation,
+    outline,
+    vocabulary_size,
+)
 from llavakit.model.checkpoint import is_original, resolve
 from llavakit.model.connector import NATIVE, ConnectorKind
 from llavakit.model.encode import Codec
@@ -160,10 +167,8 @@ class Original:
         how = Square(size=size, mode=_MODES[aspect])
         if self.vision in KNOWN:
             return how  # the published CLIP towers, whose mean and deviation are the default
-        from transformers import AutoImageProcessor
-
-        processor = from_hub(AutoImageProcessor, self.vision)
-        return how.evolve(mean=tuple(processor.image_mean), std=tuple(processor.image_std))
+        mean, std = normalisation(self.vision)
+        return how.evolve(mean=mean, std=std)
 
 
 def original(

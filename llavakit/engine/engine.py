@@ -29,16 +29,20 @@ class Engine:
     ``batch_size``: how many answers are written together. ``cache_bytes``: of prefixes, and of picture features a
     quarter of it; a sixteenth of the machine's memory where it is not given. The language model's weights are read
     when the engine is made, and on a CPU copied into the layout of its kernels where a quarter of memory holds them.
+    ``decoder``: what runs the language model, with the methods of :class:`~llavakit.engine.decoder.Decoder`, in place
+    of ours.
     """
 
-    def __init__(self, model: Llava, codec: Codec, batch_size: int = 32, cache_bytes: int | None = None) -> None:
+    def __init__(
+        self, model: Llava, codec: Codec, batch_size: int = 32, cache_bytes: int | None = None, decoder: Any = None
+    ) -> None:
         self.model = model.eval()
         self.codec = codec
         limit = _memory(model.device) // 16 if cache_bytes is None else cache_bytes
         self.features = Features(limit // 4)
         self.prefixes = Prefixes(limit)
         pictures = Pictures(model, codec.image_id, self.features)
-        self.batch = Batch(_decoder(model.language_model), pictures, self.prefixes, batch_size)
+        self.batch = Batch(decoder or _decoder(model.language_model), pictures, self.prefixes, batch_size)
 
     @property
     def batch_size(self) -> int:

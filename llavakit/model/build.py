@@ -13,6 +13,7 @@ from torch import nn
 
 from llavakit.base.config import Config
 from llavakit.base.errors import BadRequest
+from llavakit.base.files import read_json
 from llavakit.chat.conversation import IMAGE
 from llavakit.image.square import Square
 from llavakit.model.connector import ConnectorKind, make_connector
@@ -104,12 +105,27 @@ def weightless() -> Iterator[None]:
 
 def load_vision(path: str) -> tuple[Any, Square]:
     """The vision half of a CLIP-like model, or a vision model, and its image size and normalisation."""
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+    from transformers import AutoConfig, AutoModel
 
     config = vision_config(from_hub(AutoConfig, path))
     model = _load_whole(AutoModel, path, config=config)
-    processor = from_hub(AutoImageProcessor, path)
-    return model, Square(size=config.image_size, mean=tuple(processor.image_mean), std=tuple(processor.image_std))
+    mean, std = normalisation(path)
+    return model, Square(size=config.image_size, mean=mean, std=std)
+
+
+def normalisation(path: str) -> tuple[Any, Any]:
+    """Mean and deviation of a tower's pixels, three numbers each. Read from its files: transformers' AutoImageProcessor
+    wants torchvision in some versions. Raises :class:`BadRequest` where they do not say it."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if file := _found(path, name):
+            config = read_json(file)
+            config = config.get("image_processor", config)
+            if config.get("image_mean") and config.get("image_std"):
+                return tuple(config["image_mean"]), tuple(config["image_std"])
+    raise BadRequest(
+        f"{path!r} has no preprocessor_config.json with image_mean and image_std. Give a local directory or the id of "
+        "a hub model you can reach."
+    )
 
 
 def load_language(path: str) -> tuple[Any, Any]:

@@ -12,7 +12,6 @@ top level too; ``PreTrainedTokenizerFast`` as tokenizer class; ``preprocessor_co
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +24,7 @@ from llavakit.base.dist import is_main, together
 from llavakit.base.errors import BadRequest
 from llavakit.base.files import read_json, write_json, writing
 from llavakit.base.log import log
+from llavakit.chat.render import with_bos
 from llavakit.chat.template import JinjaTemplate, Template
 from llavakit.model.build import from_hub, outline, weightless
 from llavakit.model.configuration import llava_config, read_config
@@ -141,9 +141,16 @@ def load_description(
         with weightless() if device is None else contextlib.nullcontext():
             model.add_newline()
     tokenizer = from_hub(AutoTokenizer, str(path))
-    spoken = template or JinjaTemplate((path / "chat_template.jinja").read_text(encoding="utf-8"))
+    spoken = template or JinjaTemplate(_spoken(path, tokenizer))
     limit = config.text_config.max_position_embeddings
     return model, Codec(tokenizer, spoken, model.square, model.image_tokens, limit, grids)
+
+
+def _spoken(path: Path, tokenizer: Any) -> str:
+    """The source of the chat template, which writes BOS where the model was taught to see one."""
+    source = (path / "chat_template.jinja").read_text(encoding="utf-8")
+    begins = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    return with_bos(source) if begins else source
 
 
 def check_linear(model: Llava) -> None:
@@ -227,17 +234,20 @@ def _tensors(model: Llava) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
-    from transformers import AutoImageProcessor, LlavaNextProcessor, LlavaProcessor
+    import transformers
 
-    write_json(path / "preprocessor_config.json", preprocessor_config(codec.square, codec.grids))
+    config = preprocessor_config(codec.square, codec.grids)
+    write_json(path / "preprocessor_config.json", config)
+    # By name: AutoImageProcessor wants torchvision in some versions, and gives another class where that is.
+    seen = getattr(transformers, f"{config['image_processor_type']}Pil")
     tower = model.vision_tower
     tokenizer = codec.tokenizer
     tokenizer.chat_template = codec.template.jinja()
     # LLaVA's callers pad on the left; the length is the context's, or engines cut or refuse.
     tokenizer.padding_side = "left"
     tokenizer.model_max_length = codec.max_length
-    processor = (LlavaProcessor if codec.grids is None else LlavaNextProcessor)(
-        image_processor=from_hub(AutoImageProcessor, str(path)),
+    processor = (transformers.LlavaProcessor if codec.grids is None else transformers.LlavaNextProcessor)(
+        image_processor=from_hub(seen, str(path)),
         tokenizer=tokenizer,
         patch_size=tower.config.patch_size,
         vision_feature_select_strategy="full" if tower.keep_cls or not tower.has_cls else "default",
@@ -245,7 +255,7 @@ def _save_processor(model: Llava, codec: Codec, path: Path) -> None:
         chat_template=codec.template.jinja(),
     )
     processor.save_pretrained(path)
-    config = json.loads((path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config = read_json(path / "tokenizer_config.json")
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     # A list here is refused by transformers 4; the tokens are special in tokenizer.json already.
     config.pop("extra_special_tokens", None)

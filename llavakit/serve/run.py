@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import uvicorn
 
 from llavakit.base.errors import WorkFailed
 from llavakit.base.log import log
-from llavakit.engine.load import load
+from llavakit.engine.engine import Engine
 from llavakit.engine.service import Service
 from llavakit.serve.api import ServeConfig, application
 from llavakit.serve.gate import is_loopback
@@ -22,11 +21,12 @@ SHUTDOWN_SECONDS = 600
 """For what runs to be finished; a second signal ends the process at once."""
 
 
-def serve(model: str | Path, config: ServeConfig, batch_size: int, device: str | None = None) -> None:
-    """Serves until SIGINT or SIGTERM, then finishes what runs. Raises :class:`WorkFailed` for a port that is taken."""
+def serve(engine: Callable[[], Engine], config: ServeConfig) -> None:
+    """Serves what ``engine`` loads until SIGINT or SIGTERM, then finishes what runs. Raises :class:`WorkFailed` for a
+    port that is taken."""
     # Bound before the model is loaded: minutes of loading should not end in "address already in use".
     listener = bind(config.host, config.port)
-    service = Service(load(model, device, batch_size).engine)
+    service = Service(engine())
     if config.api_key is None and not is_loopback(config.host):
         log.warning("no API key: whoever reaches %s may use this server", config.host)
     settings = uvicorn.Config(

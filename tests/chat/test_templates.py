@@ -124,6 +124,26 @@ def test_special_tokens_in_a_turn_are_refused() -> None:
         render(conversation, get_template("vicuna_v1"), "<s>", "</s>")
 
 
+def test_pictures_and_special_tokens_in_the_system_text_are_refused() -> None:
+    turns = (Turn("user", "q"), Turn("assistant", "a"))
+    with pytest.raises(BadRecord, match=r"'7'.*<image> stands in the system text"):
+        Conversation(turns, system="Look at <image> first.", id="7").checked()
+    with pytest.raises(BadRecord, match=r"'7'.*system text holds the special token '<s>'"):
+        render(Conversation(turns, system="<s>", id="7"), get_template("vicuna_v1"), "<s>", "</s>")
+
+
+def test_bos_stands_first_once() -> None:
+    from llavakit.chat.render import with_bos
+
+    bare = "{%- for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    parts = "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }}{% endfor %}{% endfor %}"
+    own = get_template("vicuna_v1").jinja()
+    assert with_bos(own) == own and with_bos(with_bos(bare)) == with_bos(bare)
+    asked = Conversation((Turn("user", "q"),))
+    assert render(asked, JinjaTemplate(with_bos(bare)), "<s>", "</s>", prompt=True).text == "<s>user: q\n"
+    assert with_bos(parts) == "{{ bos_token }}" + parts
+
+
 def test_a_misspelt_name_is_suggested() -> None:
     with pytest.raises(BadRequest, match="did you mean 'vicuna_v1'"):
         get_template("vicuna-v1")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.rows.models import made
 from llavakit.base.errors import BadRequest
 from llavakit.convert.run import convert
 from llavakit.model import checkpoint as checkpoints
@@ -157,6 +158,17 @@ def test_byte_level_vocabulary(checkpoint: Path, tmp_path: Path) -> None:
     assert settings["tokenizer.ggml.add_bos_token"] is False, "the chat template writes it"
     merges = [tuple(pair.split(" ")) for pair in settings["tokenizer.ggml.merges"]]
     assert len(merges) > 50 and all("".join(pair) in tokenizer.get_vocab() for pair in merges)
+
+
+def test_llama_3_turns_slowly(tmp_path: Path) -> None:
+    """Its rotary positions: fast pairs as they are, slow ones eight times slower, one in between."""
+    model, codec = made("siglip", "llama3", tmp_path)
+    checkpoints.save(model, codec, tmp_path / "model")
+    convert(tmp_path / "model", tmp_path / "out", "gguf", kind="f16")
+    tensors, settings = read(tmp_path / "out" / "language-f16.gguf")
+    factors = tensors["rope_freqs.weight"]
+    assert settings["llama.rope.dimension_count"] == 12 and settings["llama.rope.freq_base"] == 5e5
+    assert factors[0] == 1 and 1 < factors[1] < 8 and torch.allclose(factors[2:], torch.tensor(8.0))
 
 
 @pytest.mark.parametrize(

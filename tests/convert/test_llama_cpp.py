@@ -55,7 +55,8 @@ def test_ids_and_greedy_answers_agree(native: Path, tmp_path: Path, kind: str) -
         other = torch.log_softmax(torch.tensor(theirs.scores[len(example.ids) - 1]), -1)
         assert float((ours - other).abs().max()) < 0.05
         if kind == "f32":
-            written = [token for _, token in engine.tokens([example], Decoding(max_new_tokens=8))]
+            (pieces,) = engine.replies([example], Decoding(max_new_tokens=8))
+            written = [token for piece in pieces for token in piece.ids]
             answer = []
             for token in theirs.generate(example.ids.tolist(), temp=0.0, repeat_penalty=1.0):
                 if token == codec.tokenizer.eos_token_id or len(answer) == 8:
