@@ -20,8 +20,8 @@ from llavakit.world.words import HELD_OUT
 _PARTS = {"vision_tower": "CLIP vision tower", "connector": "connector", "language_model": "Language model"}
 _CONNECTORS = {"mlp2x_gelu": "MLP connector", "linear": "Linear connector"}
 _TRAININGS = {
-    "language": ("Language model", "from scratch, on the world’s text", "loss per token"),
-    "clip": ("CLIP", "from scratch, on the world’s captions", "contrastive loss"),
+    "language": ("Language model", "from scratch, on words and told pictures", "loss per token"),
+    "clip": ("CLIP", "from scratch, on captions and regions", "contrastive loss"),
 }
 
 

@@ -33,8 +33,8 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             regions=SourceSpec(path=f"{world}/regions.json", images=world),
             conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
             told=SourceSpec(path=f"{world}/words/regions.json"),
-            tower=Tower(steps=260),
-            language=Language(steps=280, batch_tokens=4000),
+            tower=Tower(steps=220),
+            language=Language(layers=3, steps=280, batch_tokens=4000),
             seed=seed,
         ),
         stages={

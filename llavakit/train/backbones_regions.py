@@ -63,7 +63,7 @@ def regions_of(conversation: Conversation, tokenizer: Any) -> list[Region]:
 
 
 def phrase_loss(model: Any, patches: torch.Tensor, pictures: Sequence[Sequence[Region]], pad_id: int) -> torch.Tensor:
-    """Each word of a phrase against all words, told by a patch of its region and by the words before it.
+    """Each word of a phrase against all words of the batch, told by a patch of its region and the words before it.
 
     What the phrase's beginning tells (that a colour comes now) the patch need not, so that its gradient is about which
     colour. ``patches`` float[B, N, D] of the layer that LLaVA takes; ``pictures``: the regions of each of the B.
@@ -80,17 +80,19 @@ def phrase_loss(model: Any, patches: torch.Tensor, pictures: Sequence[Sequence[R
     known = (torch.arange(length) < torch.tensor([len(region.ids) for _, region in regions])[:, None]).long()
     states = model.text_model(input_ids=ids, attention_mask=known).last_hidden_state[:, :-1]
     seen = model.vision_model.post_layernorm(patches.flatten(0, 1)[at])
+    present, targets = ids[:, 1:].unique(return_inverse=True)
     words, before, patch = (
         normalize(x.float(), dim=-1)
         for x in (
-            model.text_projection(model.text_model.embeddings.token_embedding.weight),
+            model.text_projection(model.text_model.embeddings.token_embedding(present)),
             model.text_projection(states),
             model.visual_projection(seen),
         )
     )
     of = torch.arange(len(regions)).repeat_interleave(counts)
-    logits = _SCALE * ((before @ words.T)[of] + (patch @ words.T)[:, None])  # [cells, words of the phrase, V]
-    losses = cross_entropy(logits.flatten(0, 1), ids[of, 1:].flatten(), reduction="none").view(len(of), -1)
+    # [cells, words of the phrase, words of the batch]
+    logits = _SCALE * ((before @ words.T)[of] + (patch @ words.T)[:, None])
+    losses = cross_entropy(logits.flatten(0, 1), targets[of].flatten(), reduction="none").view(len(of), -1)
     weight = known[of, 1:] / counts[of, None]  # a large region counts as much as a small one
     return (losses * weight).sum() / len(regions)
 

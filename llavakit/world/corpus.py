@@ -45,12 +45,12 @@ def picture(index: int) -> str:
 
 
 def chat(seed: int, index: int) -> dict[str, Any]:
-    """Conversation ``index`` of every kind, a record of LLaVA's JSON format; a quarter tell no scene."""
+    """Conversation ``index`` of every kind, a record of LLaVA's JSON format; a third tell no scene."""
     scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, "chat")
     kind, id = rng.random(), f"chat-{index:05d}"
-    if kind < 0.25:
+    if kind < 0.35:
         return _record(id, "", INGREDIENTS["text_only"].make(scene, rng, ALL_PAIRS)[0])
-    if kind < 0.4:
+    if kind < 0.45:
         return _record(id, _boxes(scene), region(scene, rng, ALL_PAIRS)[0])
     dialogues = pick(rng, _ABOUT).make(scene, rng, ALL_PAIRS) or CAPTION.make(scene, rng, ALL_PAIRS)
     return _record(id, _telling(scene, rng), pick(rng, dialogues))
