@@ -137,9 +137,9 @@ def empty(recipe: Recipe) -> Llava:
 def budget(recipe: Recipe, name: str, sizes: Sizes) -> tuple[Llava, Budget]:
     """A stage's model, with what trains in it, and its memory for samples of such ``sizes``."""
     stage, model = recipe.stages[name], empty(recipe)
+    if isinstance(stage.image, AnyRes):
+        model.add_newline()
     with torch.device("meta"):
-        if isinstance(stage.image, AnyRes):
-            model.add_newline()
         # Adapters have one size, whatever the weights beside them are held in.
         prepare(model, stage if stage.lora is None else stage.evolve({"lora.base": "full"}), device="meta")
     row = largest_row(sizes, stage, model.image_tokens)
