@@ -34,14 +34,14 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
             told=SourceSpec(path=f"{world}/words/regions.json"),
             tower=Tower(steps=220),
-            language=Language(layers=3, steps=280, batch_tokens=4000),
+            language=Language(steps=240, batch_tokens=4000),
             seed=seed,
         ),
         stages={
             "align": Stage(
                 data={"captions": captions.evolve(weight=0.1)},
                 template="plain",
-                train={"connector": 2e-3},
+                train={"connector": 2e-4},  # it starts from words; a higher rate only leads it away
                 batch_size=32,
                 image="crop",
                 image_first=False,

@@ -158,8 +158,8 @@ def _by_answer(predict: torch.Tensor) -> torch.Tensor:
 def _rows(
     lessons: Sequence[Sequence[Example]], tokens: int, steps: int, rng: np.random.Generator
 ) -> Iterator[list[Example]]:
-    """``steps`` rows of about ``tokens``. Lesson k of n (from 0) begins after k/(n + 1) of them, and from then on half of
-    what is left to choose is its own: later lessons do not let earlier ones be forgotten. Each goes round at random."""
+    """``steps`` rows of about ``tokens``. Lesson k of n (from 0) begins after k/(n + 1) of them; from then on half of
+    what is left to choose is its own, so that later lessons do not let earlier ones be forgotten."""
     streams = [_round_and_round(lesson, rng) for lesson in lessons]
     for step in range(steps):
         begun = min(step * (len(lessons) + 1) // steps, len(lessons) - 1)
