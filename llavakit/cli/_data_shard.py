@@ -3,9 +3,9 @@
     llavakit data shard mix.jsonl --images RAW --out shards
     llavakit data shard shards --check
 
-webdataset's layout, with the index of Megatron-Energon beside each tar: both read them, and a recipe takes the folder
-or its URL as a source: `path: s3://bucket/shards` (any file system of fsspec). --check compares shards that were copied
-with the hashes in their shards.json; exit code 1 when one is not as it was.
+webdataset's layout, with Megatron-Energon's index beside each tar: webdataset reads them as they are, Energon after its
+`energon prepare`. A recipe takes the folder or its URL as a source: `path: s3://bucket/shards` (any file system of
+fsspec). --check compares copied shards with the hashes in their shards.json; exit code 1 when one is not as it was.
 """
 
 from __future__ import annotations

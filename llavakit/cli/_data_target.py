@@ -46,9 +46,12 @@ def sources(args: argparse.Namespace) -> tuple[dict[str, SourceSpec], Recipe, St
     from llavakit.base.errors import BadRequest, nearest
     from llavakit.data.mixture import SourceSpec
     from llavakit.data.shards import is_shards
+    from llavakit.data.tars import LIST
     from llavakit.recipes import resolve
 
     path = Path(args.target)
+    if (path / LIST).is_file():
+        raise BadRequest(f"{path} is a folder of shards; give the file that they were written from")
     if path.suffix in (".json", ".jsonl") and not path.is_file():
         raise BadRequest(f"no file at {path}")
     own = is_file(args.target)

@@ -68,6 +68,8 @@ def test_after_a_broken_record_it_goes_on(tmp_path: Path, chunk: int, monkeypatc
     lines = tmp_path / "a.jsonl"
     lines.write_bytes((said % 1 + "\n{\n").encode() + b'{"a": "\xff"}\n' + (said % 4).encode())
     assert [bool(item.error) for item in survey(lines)] == [False, True, True, False]
+    with pytest.raises(BadRequest, match=r"a\.jsonl, line 2: broken JSON: Expecting .* \(character 3\)"):
+        list(items(lines))
 
 
 @pytest.mark.parametrize(

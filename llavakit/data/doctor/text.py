@@ -42,7 +42,8 @@ def _problems(found: Diagnosis) -> str:
     for code, count in found.counts.items():
         lines.append(f"{CODES[code].grade}: {code}, {count:,}: {CODES[code].means}")
         for problem in found.examples[code][:FEW]:
-            lines.append(f"    {problem.file}, line {problem.line}, id {problem.id!r}: {problem.detail}")
+            id = f", id {problem.id!r}" if problem.id else ""  # a broken record has none
+            lines.append(f"    {problem.file}, line {problem.line}{id}: {problem.detail}")
         if count > FEW:
             lines.append(f"    and {count - FEW:,} more")
     end = f"{found.errors:,} must be mended." if found.errors else "Nothing must be mended."
