@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.rows import backbones, relative, row, scratch
+from benchmarks.rows.gradients import apart, gradients_of
 from benchmarks.rows.pictures import noise
 from llavakit.chat.conversation import Conversation, ImageRef, question
 from llavakit.data.collate import collate
@@ -158,24 +159,10 @@ def gradients() -> float:
     asked = [question(f"What {i}?", ImageRef(noise(*SHAPES[i]))) for i in range(1, 40, 6)]
     asked += [question("Say yes."), question("Same?", *(ImageRef(noise(*SHAPES[i])) for i in (4, 20, 36)))]
     examples = [encode(c.answer(f"It is number {i}."), codec) for i, c in enumerate(asked)]
-    together = _gradients(pair.ours, [examples], codec.image_id)
-    alone = _gradients(pair.ours, [[example] for example in examples], codec.image_id)
-    assert together.keys() == alone.keys() and "multi_modal_projector.image_newline" in alone
-    # Softmax does not see a bias of the keys: what there is of its gradient is rounding.
-    return max(relative(together[name], alone[name]) for name in alone if not name.endswith("k_proj.bias"))
-
-
-def _gradients(model: Llava, rows: list[list[Example]], image_id: int) -> dict[str, torch.Tensor]:
-    """Of the sum over ``rows``; with the loss itself, under ``""``."""
-    model.zero_grad()
-    total = torch.zeros(())
-    for examples in rows:
-        loss = model(collate(examples, image_id))
-        loss.backward()
-        total += loss.detach()
-    found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    return {"": total} | found
+    together = gradients_of(pair.ours, [examples], codec.image_id)
+    alone = gradients_of(pair.ours, [[example] for example in examples], codec.image_id)
+    assert "multi_modal_projector.image_newline" in alone
+    return apart(together, alone)
 
 
 def _pixels(pair: Both, example: Example) -> torch.Tensor:

@@ -63,7 +63,10 @@ class Original:
         self.config: dict[str, Any] = read_json(path / "config.json")
         self.lora = Lora(path) if (path / "adapter_config.json").is_file() else None
         self.extra = self._extra()
-        self.weights = TensorFiles.of(path if self._is_whole() else self._base(base))
+        whole = self._is_whole()
+        if base and whole:
+            raise BadRequest(f"--base is for originals that are a part; {path} is a whole one")
+        self.weights = TensorFiles.of(path if whole else self._base(base))
         self.vision: str = vision or self._field("mm_vision_tower")
         self.has_tower = any(name.startswith(_TOWER) for name in (*self.weights.where, *self.extra))
 

@@ -105,7 +105,7 @@ class Llava(nn.Module):
     def add_newline(self, seed: int = 0) -> None:
         """Gives the model a fresh row end, drawn as transformers draws it."""
         width = self.language_model.config.hidden_size
-        drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed)) * width**-0.5
+        drawn = torch.randn(width, generator=torch.Generator().manual_seed(seed), device="cpu") * width**-0.5
         # A model that is still to be filled gets it now: no checkpoint holds a fresh one.
         newline = nn.Parameter(drawn.to("cpu" if self.device.type == "meta" else self.device, self.dtype))
         self.multi_modal_projector.register_parameter("image_newline", newline)
