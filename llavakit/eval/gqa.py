@@ -64,7 +64,7 @@ def _kinds(item: Mapping[str, Any], types: Mapping[str, Any]) -> list[str]:
 
 
 def in_order(kind: str) -> tuple[str, int, str]:
-    """ "words 9" before "words 10"."""
+    """By name, then by number: "words 9" before "words 10"."""
     name, _, rest = kind.partition(" ")
     return name, int(rest) if rest.isdigit() else 0, rest
 
