@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,20 @@ def sha256(path: str | Path) -> str:
     """The file's SHA-256 in hexadecimal, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sampled_hash(paths: Iterable[str | Path], blocks: int = 16, size: int = 65536) -> str:
+    """Sixteen digits that differ for other lengths or contents of ``blocks`` pieces of each file, evenly spaced: tells
+    trained weights from others at once, however large they are."""
+    digest = hashlib.sha256()
+    for path in paths:
+        length = os.path.getsize(path)
+        digest.update(f"{os.path.basename(path)} {length}\n".encode())
+        with open(path, "rb") as file:
+            for number in range(blocks):
+                file.seek(max(0, length - size) * number // max(1, blocks - 1))
+                digest.update(file.read(size))
+    return digest.hexdigest()[:16]
 
 
 def _parse_lines(path: Path, data: bytes, failure: type[LlavakitError]) -> list[Any]:

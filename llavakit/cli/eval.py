@@ -104,13 +104,19 @@ def _recorded(chosen: list[Chosen], path: Path, out: Path | None) -> list[Result
 def _who(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Whose answers they are, and what else decides them."""
     import os.path
+    from pathlib import Path
+
+    from llavakit.base.files import sampled_hash
 
     if args.answers:
         return args.model, {"answers": os.path.abspath(args.answers)}
     how: dict[str, Any] = {name: getattr(args, name) for name in (*_decoding.FLAGS, "stop")}
     if args.endpoint:
         return args.model, how | {"endpoint": args.endpoint, "body": sorted(args.body)}
-    return os.path.abspath(args.model) if os.path.isdir(args.model) else args.model, how
+    if not os.path.isdir(args.model):
+        return args.model, how
+    # Trained again into the same folder it is another model.
+    return os.path.abspath(args.model), how | {"weights": sampled_hash(sorted(Path(args.model).glob("*.safetensors")))}
 
 
 def _report(args: argparse.Namespace, results: list[Result], out: Path | None) -> None:

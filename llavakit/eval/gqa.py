@@ -50,7 +50,7 @@ def further(judged: Judged) -> dict[str, float]:
     pairs = [(q.truth["group"], q.truth["answer"], v.parsed) for q, v in balanced if q.truth["group"] is not None]
     if pairs:
         metrics["distribution (0 is best)"] = _distance(pairs)
-    for kind in dict.fromkeys(kind for q, _ in balanced for kind in q.truth["kinds"]):
+    for kind in sorted({kind for q, _ in balanced for kind in q.truth["kinds"]}, key=in_order):
         metrics[kind] = 100.0 * mean(v.score for q, v in balanced if kind in q.truth["kinds"])
     return metrics
 
@@ -61,6 +61,12 @@ def _kinds(item: Mapping[str, Any], types: Mapping[str, Any]) -> list[str]:
         steps = [f"{step['operation']}: {step['argument']}" for step in item["semantic"]]
         kinds.append(f"steps {sum(not any(word in step for word in _NO_STEPS) for step in steps)}")
     return [*kinds, f"words {len(item['question'].split())}"]
+
+
+def in_order(kind: str) -> tuple[str, int, str]:
+    """By name, then by number: "words 9" before "words 10"."""
+    name, _, rest = kind.partition(" ")
+    return name, int(rest) if rest.isdigit() else 0, rest
 
 
 def _consistency(inferred: Sequence[Sequence[str]], scores: Mapping[str, float]) -> float:

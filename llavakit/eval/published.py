@@ -11,6 +11,9 @@ from importlib import resources
 from llavakit.base.config import Config
 from llavakit.eval.benchmark import Result
 
+ASKED_ALIKE = ("official", "strict", "ocr")
+"""Protocols that ask what the published models were asked; others move a score by tens of points."""
+
 
 class Column(Config):
     """``metric``: of a result, "" for its headline; ``scale`` makes a fraction the percent that is published."""
@@ -58,10 +61,12 @@ def published() -> Published:
 
 
 def own_figures(results: Iterable[Result]) -> dict[str, Own]:
-    """Column -> figure, of the columns that the results fill. Of several ways to ask one benchmark the first counts."""
+    """Column -> figure, of the columns that the results fill: those asked as the published ones were, the first of
+    each benchmark."""
     first: dict[str, Result] = {}
     for result in results:
-        first.setdefault(result.benchmark, result)
+        if result.protocol in ASKED_ALIKE:
+            first.setdefault(result.benchmark, result)
     found = {}
     for column in published().columns:
         if column.benchmark not in first:

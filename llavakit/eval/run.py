@@ -65,6 +65,8 @@ def ask(
         text = next(replies, None)
         if text is None:
             raise WorkFailed(f"{benchmark.name}: the model gave no answer to question {question.id!r} and stopped")
+        # As LLaVA's own answers files have it, and as an endpoint's client gives it.
+        text = text.strip()
         done[question.id] = benchmark.record(question) | {"text": text}
         if log is not None:
             log.append(done[question.id] | _seen(benchmark, question, text))

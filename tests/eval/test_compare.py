@@ -12,9 +12,10 @@ from PIL import Image
 
 from llavakit.base.errors import BadRequest
 from llavakit.cli import main
+from llavakit.eval.benchmark import Result
 from llavakit.eval.compare import compare
 from llavakit.eval.held import read_run
-from llavakit.eval.published import published
+from llavakit.eval.published import own_figures, published
 
 from .conftest import Put
 
@@ -148,3 +149,9 @@ def test_the_published_table_is_whole() -> None:
     for model in published().models:
         assert model.scores.keys() <= keys and set(model.seen) <= model.scores.keys()
     assert set(published().drawn) <= {model.name for model in published().models}
+
+
+def test_what_was_asked_in_another_way_stands_in_no_published_column() -> None:
+    ways = [Result("textvqa", way, score, "fraction", {}, 1) for way, score in (("no_ocr", 0.4), ("strict", 0.5))]
+    assert own_figures(ways[:1]) == {}
+    assert own_figures(ways)["textvqa"].score == 50.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,13 @@ def test_batches_order_and_processes_change_nothing(
     texts = {json.loads(line)["text"] for line in whole["gqa/answers.jsonl"].splitlines()}
     assert len(texts) > 3, "a model that always says the same would show nothing"
     assert files(tmp_path / "other") == files(tmp_path / "two") == whole
+    trained = tmp_path / "again"
+    shutil.copytree(checkpoint, trained)
+    assert run(trained, "--bench", "gqa", *how, "--out", tmp_path / "mine") == 0
+    weights = bytearray((trained / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (trained / "model.safetensors").write_bytes(weights)
+    assert run(trained, "--bench", "gqa", *how, "--out", tmp_path / "mine") == 2, "not the model that answered"
 
 
 def test_killed_it_goes_on_and_asks_no_answered_question_again(data: Path, tmp_path: Path) -> None:

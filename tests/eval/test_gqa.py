@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llavakit.base.errors import BadRequest
+from llavakit.eval.gqa import in_order
 from llavakit.eval.run import score
 from llavakit.eval.tasks.gqa import Gqa
 
@@ -51,6 +52,11 @@ def test_validity_plausibility_and_kinds(put: Put) -> None:
     assert (found["structural query"], found["semantic attr"], found["words 4"]) == (25.0, 25.0, 25.0)
     assert found["steps 1"] == 25.0, "asking for a name is no step of reasoning"
     assert "consistency" not in found
+
+
+def test_kinds_are_told_in_order() -> None:
+    kinds = ["words 10", "words 9", "structural query", "steps 2"]
+    assert sorted(kinds, key=in_order) == ["steps 2", "structural query", "words 9", "words 10"]
 
 
 def test_distribution_is_a_chi_square_of_each_group(put: Put) -> None:

@@ -112,6 +112,11 @@ def test_a_model_that_stops_early_is_an_error() -> None:
         evaluate(BENCH, make(2), lambda conversations: iter(()))
 
 
+def test_answers_are_kept_without_the_space_around_them(tmp_path: Path) -> None:
+    assert evaluate(BENCH, make(1), lambda conversations: iter([" 0 \n"]), tmp_path).score == 100.0
+    assert read_jsonl(tmp_path / "answers.jsonl")[0]["text"] == "0"
+
+
 def test_score_counts_missing_duplicate_and_foreign_answers() -> None:
     answers = [{"question_id": id, "text": text} for id, text in ((0, "0"), (1, "x"), (1, "1"), (9, "9"), (2, ""))]
     result = score(BENCH, make(4), answers)
