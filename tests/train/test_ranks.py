@@ -55,7 +55,11 @@ def ended(process: subprocess.Popen[str], folder: Path) -> list[tuple[int, str]]
 
 
 def same(one: Path, other: Path, rates: float = 1e-3) -> None:
-    """Same losses and weights of every stage, to 1e-6."""
+    """Same losses of every stage to 1e-6, and the same weights.
+
+    Adam divides a gradient by its own size, so the rounding of one that is nearly zero moves a weight by a share of
+    the rate: weights agree to 1e-7 on average, and each to 1e-5, far below one step.
+    """
     for mine, theirs in zip(lines(one), lines(other), strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
         assert mine.get("valid/loss/apart", 0.0) == pytest.approx(theirs.get("valid/loss/apart", 0.0), rel=1e-5)
@@ -67,8 +71,9 @@ def same(one: Path, other: Path, rates: float = 1e-3) -> None:
         weights = load_file(other / file.relative_to(one))
         for name, value in load_file(file).items():
             # The gradient of a key's bias is zero but for rounding, and Adam makes steps of the full rate of that.
-            bound = rates if name.endswith("k_proj.bias") else 1e-6
-            assert (value - weights[name]).abs().max() <= bound, (file, name)
+            most, usual = (rates, rates) if name.endswith("k_proj.bias") else (1e-5, 1e-7)
+            apart = (value - weights[name]).abs()
+            assert apart.max() <= most and apart.mean() <= usual, (file, name, apart.max(), apart.mean())
 
 
 def test_two_ranks_give_what_one_gives(many: Recipe, alone: Path, tmp_path: Path) -> None:
