@@ -31,7 +31,7 @@ from llavakit.train.show import token_view
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-TRAIN, TEST, LOOKUPS, CHATS, ASKED = 6000, 400, 2000, 1200, 60
+TRAIN, TEST, LOOKUPS, CHATS, ASKED = 6000, 400, 3500, 3500, 60
 BENCHES = ("vqav2", "gqa", "pope", "textvqa", "scienceqa")
 ANSWER = Decoding(max_new_tokens=128)
 

@@ -33,15 +33,15 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             regions=SourceSpec(path=f"{world}/regions.json", images=world),
             conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
             told=SourceSpec(path=f"{world}/words/regions.json"),
-            tower=Tower(steps=220),
-            language=Language(steps=240, batch_tokens=4000),
+            tower=Tower(steps=520, batch_size=48, lr=4e-4),
+            language=Language(steps=240, batch_tokens=4000, lr=6e-4),
             seed=seed,
         ),
         stages={
             "align": Stage(
                 data={"captions": captions.evolve(weight=0.1)},
                 template="plain",
-                train={"connector": 2e-4},  # it starts from words; a higher rate only leads it away
+                train={"connector": 1e-4},  # it starts from words; a higher rate only leads it away
                 batch_size=32,
                 image="crop",
                 image_first=False,
@@ -49,7 +49,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             "tune": Stage(
                 data=mix,
                 template="vicuna_v1",
-                train={"connector": 7e-4, "language_model": 4e-4, "vision_tower": 4e-4},
+                train={"connector": 2e-4, "language_model": 3e-4},
                 optimiser="muon",
                 batch_size=16,
                 betas=(0.9, 0.98),
@@ -60,7 +60,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
 
 # How much of each ingredient's file an epoch takes.
 WEIGHTS = {
-    "vqa": 0.2,
+    "vqa": 0.35,
     "detail": 0.3,
     "ocr": 0.1,
     "conversation": 0.1,

@@ -6,6 +6,10 @@ directories and loaded by the code that loads ``openai/clip-vit-large-patch14-33
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -15,37 +19,70 @@ from llavakit.base.log import Clock, untimed
 from llavakit.data.mixture import Mixture
 from llavakit.image.open import open_image
 from llavakit.image.square import normalise, square
+from llavakit.model.connector import Perceptron
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
 from llavakit.train.backbones_clip import pretrain_clip
-from llavakit.train.backbones_language import pretrain_language
+from llavakit.train.backbones_language import pretrain_language, tokenizer_for
 from llavakit.train.backbones_regions import described, regions_for
 from llavakit.train.backbones_spec import Backbones
-from llavakit.train.start import start_connector
+from llavakit.train.start_connector import start_connector
 from llavakit.train.told import words_by_patch
 
 _STARTED_ON = 1500  # captions
 
 
 def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
-    """Trains ``out/language`` and ``out/clip``; whichever is there already is kept."""
+    """Trains ``out/language`` and ``out/clip``; whichever is there already is kept.
+
+    Side by side, each on its share of the cores: their products are so small that a second core adds little to one.
+    """
+    language, clip = out / "language", out / "clip"
+    if language.exists() and clip.exists():
+        return
+    from transformers import AutoTokenizer
+
     mixture = Mixture.of({"captions": spec.captions}, image_first=False, seed=spec.seed)
     conversations = [mixture.at(0, index) for index in range(len(mixture.sources["captions"]))]
+    captions = [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
     metrics = JsonlLog(out / "metrics.jsonl")
-    if not (out / "language").exists():
-        captions = [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
-        with clock("pretrain language"):
-            pretrain_language(spec, captions, out / "language", metrics)
-    if not (out / "clip").exists():
-        with clock("pretrain vision"):
-            pretrain_clip(spec, conversations, out / "language", out / "clip", metrics)
+    with clock("pretrain backbones"):
+        tokenizer = AutoTokenizer.from_pretrained(language) if language.exists() else tokenizer_for(spec, captions)
+        jobs = [
+            partial(pretrain_language, spec, captions, tokenizer, language, metrics),
+            partial(pretrain_clip, spec, conversations, tokenizer, clip, metrics),
+        ]
+        _side_by_side([job for job in jobs if not job.args[3].exists()])
+
+
+def _side_by_side(jobs: list[Callable[[], None]]) -> None:
+    threads = torch.get_num_threads()
+    if len(jobs) == 1 or threads == 1:
+        for job in jobs:
+            job()
+        return
+    first, second = jobs
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        other = pool.submit(_on_threads, threads // 2, first)
+        _on_threads(threads - threads // 2, second)
+        other.result()
+
+
+def _on_threads(number: int, job: Callable[[], None]) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        job()
+    finally:
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()
 def connect(model: Llava, spec: Backbones, codec: Codec) -> None:
-    """Gives a two-layer connector between backbones that are minutes old a start from some of the captions, or better
-    from regions; any other connector keeps its own."""
-    if model.multi_modal_projector.kind != "mlp2x_gelu":
+    """Gives a connector between backbones that are minutes old a start from some of the captions, or better from
+    regions; one whose vectors belong to no patch, a resampler, keeps its own."""
+    connector = model.multi_modal_projector
+    if not isinstance(connector, Perceptron):
         return
     mixture = Mixture.of({"captions": spec.captions.evolve(cap=_STARTED_ON)}, image_first=False, seed=spec.seed)
     known = described(spec.regions, codec.tokenizer) if spec.regions is not None else None
@@ -55,11 +92,14 @@ def connect(model: Llava, spec: Backbones, codec: Codec) -> None:
     for record in range(len(mixture)):
         conversation = mixture.at(0, record)
         picture = square(open_image(conversation.images[0].source, conversation.where), model.square)
-        features.append(model.vision_tower(normalise(torch.from_numpy(picture)[None], model.square, torch.float32))[0])
+        patches = model.vision_tower(normalise(torch.from_numpy(picture)[None], model.square, torch.float32))[0]
         if spec.regions is not None and known is not None:
             bags = words_by_patch(regions_for(conversation, known, spec.regions), side, len(embedding))
         else:
             bags = torch.zeros(side * side, len(embedding))
             bags[:, codec.tokenizer(conversation.turns[1].text, add_special_tokens=False).input_ids] = 1.0
+        features.append(patches)
         words.append(bags @ embedding)
-    start_connector(model.multi_modal_projector, torch.cat(features), torch.cat(words), embedding)
+    targets = torch.cat(words)
+    targets[:, 0] = embedding[:, 0].mean()  # the loud channel is all words' own, whatever a patch shows
+    start_connector(connector, torch.cat(features), targets, spec.seed)

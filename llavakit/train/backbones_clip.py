@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,18 @@ from llavakit.train.backbones_spec import Backbones, Tower
 from llavakit.train.scratch import optimise
 from llavakit.train.start_tower import start_tower
 
-_WHOLE = 0.3  # weight of the whole pictures' contrast where regions are known
+_WHOLE = 4  # steps between two that also contrast whole pictures, where regions are known
 _SHIFT = 0.027  # of the picture, by which it is moved at random: never out of its third
 
 
 def pretrain_clip(
-    spec: Backbones, conversations: Sequence[Conversation], language: Path, out: Path, metrics: JsonlLog
+    spec: Backbones, conversations: Sequence[Conversation], tokenizer: Any, out: Path, metrics: JsonlLog
 ) -> None:
-    from transformers import AutoTokenizer, CLIPImageProcessorPil
+    from transformers import CLIPImageProcessorPil
 
     size = spec.tower
     if size.image_size % size.patch_size:
         raise BadRequest(f"image_size {size.image_size} is not a multiple of patch_size {size.patch_size}")
-    tokenizer = AutoTokenizer.from_pretrained(language)
     how = Square(size=size.image_size)
     pixels = torch.from_numpy(
         np.stack(
@@ -57,20 +57,28 @@ def pretrain_clip(
     torch.manual_seed(spec.seed)
     model = _clip(size, tokenizer, text.input_ids.shape[1])
     start_tower(model.vision_model, normalise(pixels[:300], how, torch.float32))
+    model.vision_model.embeddings.patch_embedding.requires_grad_(False)
     rng = np.random.default_rng((spec.seed, 2))
+
+    steps = itertools.count()
 
     def loss() -> torch.Tensor:
         chosen = rng.choice(len(pixels), min(size.batch_size, len(pixels)), replace=False)
-        ids, mask = text.input_ids[chosen], text.attention_mask[chosen]
-        longest = int(mask.sum(1).max())
         seen, across, down = _moved(normalise(pixels[chosen], how, torch.float32), rng)
-        vision = model.vision_model(pixel_values=seen, output_hidden_states=True)
-        whole = contrast(model, vision.pooler_output, ids[:, :longest], mask[:, :longest])
-        if not regions:
-            return whole
-        moved = [[_region_moved(region, across, down) for region in regions[i]] for i in chosen]
-        # Of the layer that LLaVA looks at; the last one is CLS's own.
-        return _WHOLE * whole + phrase_loss(model, vision.hidden_states[-2][:, 1:], moved, tokenizer.pad_token_id)
+        vision = model.vision_model
+        states = vision.pre_layrnorm(vision.embeddings(seen))
+        for layer in vision.encoder.layers[:-1]:
+            states = layer(states, None)
+        losses = []
+        if regions:  # of the layer that LLaVA looks at; the last one is CLS's own
+            moved = [[_region_moved(region, across, down) for region in regions[i]] for i in chosen]
+            losses.append(phrase_loss(model, states[:, 1:], moved, tokenizer.pad_token_id))
+        if not regions or next(steps) % _WHOLE == 0:
+            ids, mask = text.input_ids[chosen], text.attention_mask[chosen]
+            longest = int(mask.sum(1).max())
+            pooled = vision.post_layernorm(vision.encoder.layers[-1](states, None)[:, 0])
+            losses.append(contrast(model, pooled, ids[:, :longest], mask[:, :longest]))
+        return torch.stack(losses).sum()
 
     optimise("clip", model, loss, size.steps, size.lr, spec.precision, metrics)
     with writing(out) as temporary, quiet():

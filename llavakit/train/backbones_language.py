@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,19 +28,23 @@ from llavakit.model.quiet import quiet
 from llavakit.train.backbones_regions import Region, described, regions_for
 from llavakit.train.backbones_spec import Backbones
 from llavakit.train.scratch import optimise
-from llavakit.train.start import start_language
+from llavakit.train.start_language import start_language
 from llavakit.train.told import told_picture
 
 BOS, EOS, UNK, PAD = "<s>", "</s>", "<unk>", "<pad>"
 
 
 def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
-    """Byte-level BPE: every text can be written, if need be byte by byte. Plain GPT-2 splitting travels best."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Byte-level BPE: every text can be written, if need be byte by byte. Digits stay single, as Llama has them: ten
+    are learnt sooner than all numbers. Texts are split as GPT-2 does it, which travels best."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    splitting = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Digits that are apart when merges are learnt never are merged; the tokenizer itself need not know.
+    apart = pre_tokenizers.Split(Regex(r" ?\p{N}"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([apart, splitting])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -48,6 +53,7 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = splitting
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BOS,
@@ -58,19 +64,29 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> Any:
     )
 
 
-def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metrics: JsonlLog) -> None:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    size = spec.language
-    talks = [[*_conversations(source)] for source in spec.conversations]
-    texts = [text for path in spec.texts for text in _documents(Path(path))]
-    if not talks:
-        texts += captions
+def tokenizer_for(spec: Backbones, captions: Sequence[str]) -> Any:
+    """The tokenizer of both backbones, from all that they are to read."""
+    texts, talks = _lessons(spec, captions)
     # The tokenizer sees what the templates add, too, or their fixed text would be cut into many pieces.
     fixed = [" ".join((t.system_text, t.user, t.prompt)) for t in TEMPLATES.values()]
     said = [turn.text for talk in talks for c in talk for turn in c.turns]
-    tokenizer = train_tokenizer([*texts, *captions, *said, *(fixed * 50)], size.vocabulary)
+    tokenizer = train_tokenizer([*texts, *captions, *said, *(fixed * 50)], spec.language.vocabulary)
     grow_tokenizer(tokenizer)
+    return tokenizer
+
+
+def _lessons(spec: Backbones, captions: Sequence[str]) -> tuple[list[str], list[list[Conversation]]]:
+    """Texts, and files of conversations."""
+    talks = [[*_conversations(source)] for source in spec.conversations]
+    texts = [text for path in spec.texts for text in _documents(Path(path))]
+    return (texts if talks else [*texts, *captions]), talks
+
+
+def pretrain_language(spec: Backbones, captions: Sequence[str], tokenizer: Any, out: Path, metrics: JsonlLog) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    size = spec.language
+    texts, talks = _lessons(spec, captions)
     torch.manual_seed(spec.seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -86,13 +102,14 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], out: Path, metri
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    start_language(model)
     side = spec.tower.image_size // spec.tower.patch_size
     # A told picture has as many patches as the tower will give; of pixels it has one, which nobody looks at.
     codec = Codec(tokenizer, get_template(spec.template), Square(size=1), side * side, size.context)
     lessons = [[_document(text, codec) for text in texts]] if texts else []
     lessons += [[encode(_without_pixels(c), codec) for c in talk] for talk in talks]
     pictures = _told(spec, [c for talk in talks for c in talk if c.images], tokenizer)
+    told = Counter(word for all_ in pictures.values() for region in all_ for word in region.ids[1:])
+    start_language(model, [word for word, _ in told.most_common()])
     rows = _rows(lessons, size.batch_tokens, size.steps, np.random.default_rng((spec.seed, 1)))
 
     def loss() -> torch.Tensor:
@@ -158,15 +175,15 @@ def _by_answer(predict: torch.Tensor) -> torch.Tensor:
 def _rows(
     lessons: Sequence[Sequence[Example]], tokens: int, steps: int, rng: np.random.Generator
 ) -> Iterator[list[Example]]:
-    """``steps`` rows of about ``tokens``. Lesson k of n (from 0) begins after k/(n + 1) of them; from then on half of
-    what is left to choose is its own, so that later lessons do not let earlier ones be forgotten."""
+    """``steps`` rows of about ``tokens``. Lesson k of n (from 0) begins after k/n of them; from then on three quarters
+    of what is left to choose are its own: with the rest, earlier ones are not forgotten."""
     streams = [_round_and_round(lesson, rng) for lesson in lessons]
     for step in range(steps):
-        begun = min(step * (len(lessons) + 1) // steps, len(lessons) - 1)
+        begun = step * len(lessons) // steps
         row: list[Example] = []
         while sum(map(len, row)) < tokens:
             lesson = begun
-            while lesson and rng.random() < 0.5:
+            while lesson and rng.random() < 0.25:
                 lesson -= 1
             row.append(next(streams[lesson]))
         yield row

@@ -20,7 +20,7 @@ from llavakit.data.mixture import SourceSpec, open_source
 
 _NUMBER = r"\s*(\d*\.?\d+)\s*"
 _BOX = re.compile(rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]")
-_SCALE = 12.0  # of cosines; a learned one stays near it
+_SCALE = 24.0  # of cosines
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,18 @@ def regions_of(conversation: Conversation, tokenizer: Any) -> list[Region]:
 
 
 def phrase_loss(model: Any, patches: torch.Tensor, pictures: Sequence[Sequence[Region]], pad_id: int) -> torch.Tensor:
-    """Each word of a phrase against all words of the batch, told by a patch of its region and the words before it.
+    """Each word of a phrase against all words of the batch, told by the patches of its region and the words before it.
 
-    What the phrase's beginning tells (that a colour comes now) the patch need not, so that its gradient is about which
-    colour. ``patches`` float[B, N, D] of the layer that LLaVA takes; ``pictures``: the regions of each of the B.
+    What the phrase's beginning tells (that a colour comes now) the patches need not, so that their gradient is about
+    which colour. They speak together, by their mean: a corner knows that it is no circle's, and the middle need not.
+    ``patches`` float[B, N, D] of the layer that LLaVA takes; ``pictures``: the regions of each of the B.
     """
     side = round(patches.shape[1] ** 0.5)
     regions = [(picture, region) for picture, all_ in enumerate(pictures) for region in all_]
     inside = [cells(region.box, side) for _, region in regions]
     at = torch.tensor([p * side * side + cell for (p, _), found in zip(regions, inside, strict=True) for cell in found])
     counts = torch.tensor([len(found) for found in inside])
+    of = torch.arange(len(regions)).repeat_interleave(counts)
     length = max(len(region.ids) for _, region in regions)
     ids = torch.full((len(regions), length), pad_id)
     for row, (_, region) in zip(ids, regions, strict=True):
@@ -89,12 +91,10 @@ def phrase_loss(model: Any, patches: torch.Tensor, pictures: Sequence[Sequence[R
             model.visual_projection(seen),
         )
     )
-    of = torch.arange(len(regions)).repeat_interleave(counts)
-    # [cells, words of the phrase, words of the batch]
-    logits = _SCALE * ((before @ words.T)[of] + (patch @ words.T)[:, None])
-    losses = cross_entropy(logits.flatten(0, 1), targets[of].flatten(), reduction="none").view(len(of), -1)
-    weight = known[of, 1:] / counts[of, None]  # a large region counts as much as a small one
-    return (losses * weight).sum() / len(regions)
+    whole = torch.zeros(len(regions), patch.shape[1]).index_add(0, of, patch) / counts[:, None]
+    logits = _SCALE * (before @ words.T + (whole @ words.T)[:, None])  # [regions, words of the phrase, of the batch]
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(len(regions), -1)
+    return (losses * known[:, 1:]).sum() / len(regions)
 
 
 def cells(box: tuple[float, float, float, float], side: int) -> list[int]:

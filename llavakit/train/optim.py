@@ -65,8 +65,9 @@ def make_optimiser(model: Llava, stage: Stage) -> torch.optim.Optimizer:
 
 
 def muon(model: nn.Module, rate: float, weight_decay: float) -> MuonAdamW:
-    """For a model that trains whole."""
-    return MuonAdamW(_groups(dict(model.named_parameters()), rate, weight_decay, "all", True), (0.9, 0.98))
+    """For all of a model that is not frozen."""
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    return MuonAdamW(_groups(learning, rate, weight_decay, "all", True), (0.9, 0.98))
 
 
 def _groups(

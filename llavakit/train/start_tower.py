@@ -1,8 +1,9 @@
-"""Where a small tower starts: patches that see well, places that it can tell apart, first layers that look around.
+"""Where a small tower starts: patches that see edges, places that it can tell apart, layers that look around.
 
-A transformer that starts at random must find out from pictures that neighbours belong together, and a minute holds too
-few for it. Here each head of the first layers begins by looking at one neighbour of its patch, as a convolution does
-(compare ConViT, arXiv 2103.10697); everything is learned on from here.
+A transformer that starts at random must find out from pictures that neighbours belong together and that shapes are made
+of edges, and a minute holds too few for it. Here the first layer begins as histograms of oriented edges (compare HOG,
+Dalal and Triggs 2005), and each head of the next ones looks at one neighbour of its patch, as a convolution does
+(compare ConViT, arXiv 2103.10697). All is learned on from here but the patches' filters, which are best left alone.
 """
 
 from __future__ import annotations
@@ -12,13 +13,24 @@ from typing import Any
 
 import torch
 
-_PLACES = 1 / 3  # of the width: channels that say where a patch is; the others say what is on it
-_LOUD = 0.7  # of the sines and cosines among those
-_SOUND = 0.3  # standard deviation of the others
+_PLACES, _PIXELS = 1 / 4, 5 / 12  # of the width: channels for where a patch is and for its pixels; the rest for edges
+_LOUD = 0.7  # of the sines and cosines among the first
+_SOUND = 0.24  # standard deviation of the second
 _WAVES = (0.15, 2.4)  # radians a patch
 _SHARP = 4.0  # logits by which a head prefers its neighbour to the patches beside it
-_LOOKING = 2  # layers
+_LOOKING = slice(1, 3)  # layers
 _AROUND = [(x, y) for y in (-1, 0, 1) for x in (-1, 0, 1) if x or y]
+
+# What is looked for at grid x grid points of a patch, in so many directions, in one mixture of the colours: edges, and
+# lines of either sign.
+_EDGES = (
+    ("edge", (1.0, 1.0, 1.0), 4, 12),
+    ("line", (1.0, 1.0, 1.0), 4, 12),
+    ("edge", (2.0, -2.0, 0.0), 3, 8),
+    ("edge", (-1.0, -1.0, 2.0), 3, 8),
+)
+_BLUR, _WAVE = 1.7, 5.5  # of the filters that find them: standard deviation and wavelength, in pixels
+_STRONG, _FAINT = 3.0, -1.5  # how loud edges are before the nonlinearity, and what keeps noise below it
 
 
 @torch.no_grad()
@@ -29,10 +41,14 @@ def start_tower(vision: Any, pictures: torch.Tensor) -> None:
     told = 4 * len(waves)
     embeddings.position_embedding.weight[1:] = 0
     embeddings.position_embedding.weight[1:, :told] = _positions(pictures.shape[-1] // embeddings.patch_size, waves)
+    filters = _components(pictures, embeddings.patch_size, int(width * _PIXELS))
     embeddings.patch_embedding.weight.zero_()
-    filters = _components(pictures, embeddings.patch_size, (width - told) // 2)
     embeddings.patch_embedding.weight[told : told + len(filters)] = filters
-    for layer in vision.encoder.layers[:_LOOKING]:
+    first = vision.encoder.layers[0]
+    first.self_attn.out_proj.weight *= 0.1
+    seen = vision.pre_layrnorm(vision.embeddings(pictures))[:, 1:].flatten(0, 1)
+    _find_edges(first.mlp, first.layer_norm2(seen), filters, told)
+    for layer in vision.encoder.layers[_LOOKING]:
         _look_around(layer.self_attn, waves)
 
 
@@ -48,8 +64,8 @@ def _positions(side: int, waves: torch.Tensor) -> torch.Tensor:
 
 
 def _components(pictures: torch.Tensor, patch: int, most: int) -> torch.Tensor:
-    """Filters ``[2 * n, 3, patch, patch]``: principal components of the patches, whitened so that fine detail is as
-    loud as mean colour (random filters hear little else), each with both signs."""
+    """Filters ``[n, 3, patch, patch]``: principal components of the patches, whitened so that fine detail is as loud as
+    mean colour (random filters hear little else)."""
     patches = (
         pictures.unfold(2, patch, patch).unfold(3, patch, patch).permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1)
     )
@@ -57,7 +73,61 @@ def _components(pictures: torch.Tensor, patch: int, most: int) -> torch.Tensor:
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     kept = min(most, len(values))
     components = vectors[:, -kept:] / (values[-kept:] + 1e-3 * values[-1]).sqrt()
-    return _SOUND * torch.cat([components, -components], dim=1).T.reshape(-1, 3, patch, patch)
+    return _SOUND * components.T.reshape(-1, 3, patch, patch)
+
+
+def _find_edges(mlp: Any, seen: torch.Tensor, filters: torch.Tensor, told: int) -> None:
+    """Its inner units find edges at points of the patch; what it adds, in the channels that are left, are the main
+    directions of how much of each edge there is in each quarter. ``seen`` float[n, D] is what it will get."""
+    pixels = slice(told, told + len(filters))
+    flat = filters.flatten(1)
+    wanted, quarters = zip(*(_edges(*edges, filters.shape[-1]) for edges in _EDGES), strict=True)
+    # The channels hold a patch in the filters' terms: an edge is told to them in the same.
+    units = torch.cat(wanted) @ flat.T / flat.square().sum(1)
+    units = units[: mlp.fc1.out_features]
+    found = seen[:, pixels] @ units.T
+    gain = _STRONG / (found.std(0) + 1e-6)
+    count = len(units)
+    mlp.fc1.weight[:count] = 0
+    mlp.fc1.weight[:count, pixels] = units * gain[:, None]
+    mlp.fc1.bias[:count] = _FAINT - found.mean(0) * gain
+    active = torch.nn.functional.gelu(found * gain + mlp.fc1.bias[:count])
+    summed = torch.block_diag(*quarters)[:, :count]
+    histogram = active @ summed.T
+    usual, spread = histogram.mean(0), histogram.std(0) + 1e-6
+    even = (histogram - usual) / spread
+    values, vectors = torch.linalg.eigh(even.T @ even / len(even))
+    left = min(mlp.fc2.out_features - pixels.stop, len(values))
+    main = (vectors[:, -left:] / values[-left:].clamp(min=1e-6).sqrt()).T / spread
+    mlp.fc2.weight *= 0.3
+    mlp.fc2.weight[:, :count] *= 0.1
+    mlp.fc2.weight[pixels.stop : pixels.stop + left, :count] = main @ summed
+    mlp.fc2.bias[pixels.stop : pixels.stop + left] = -main @ usual
+
+
+def _edges(
+    kind: str, mixture: tuple[float, float, float], grid: int, directions: int, patch: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Filters ``[grid * grid * directions, 3 * patch * patch]``, and how much each counts for each quarter of the patch
+    ``[4 * directions, grid * grid * directions]``."""
+    at = torch.arange(patch) + 0.5
+    points = (torch.arange(grid) + 0.5) * patch / grid
+    angles = torch.arange(directions) * math.tau / directions
+    phases = torch.zeros(directions)
+    if kind == "line":  # the same after half a turn, so that the second half of the directions are dark ones
+        angles = angles.remainder(math.pi)
+        phases = torch.where(torch.arange(directions) < directions / 2, math.pi / 2, -math.pi / 2)
+    x = (at[None, :] - points[:, None])[None, :, None, None, :]  # [row, column, direction, y, x] from here on
+    y = (at[None, :] - points[:, None])[:, None, None, :, None]
+    across = x * angles.cos()[:, None, None] + y * angles.sin()[:, None, None]
+    wave = torch.exp(-(x**2 + y**2) / (2 * _BLUR**2)) * torch.sin(math.tau * across / _WAVE + phases[:, None, None])
+    wave = wave - wave.mean((-2, -1), keepdim=True)
+    wave = wave / wave.square().sum((-2, -1), keepdim=True).sqrt()
+    filters = wave[..., None, :, :] * torch.tensor(mixture)[:, None, None]
+    first = (1.5 - 2 * points / patch).clamp(0, 1)  # a point's share in the upper, or the left half
+    halves = torch.stack([first, 1 - first])
+    quarters = torch.einsum("ay,bx->abyx", halves, halves).flatten(2).flatten(0, 1)
+    return filters.reshape(-1, 3 * patch * patch), torch.kron(quarters, torch.eye(directions))
 
 
 def _look_around(attention: Any, waves: torch.Tensor) -> None:

@@ -1,8 +1,8 @@
 """Told pictures: what a vision tower would see, as words in their places, for a language model that has no tower yet.
 
 A patch is the sum of the embeddings of the words that describe what is there. A language model learns from them, in a
-minute and without one pixel, to look things up in a picture; where the connector starts (:mod:`.start`) sends real
-patches to just such sums. Without this lesson it must learn from features that change under it what an image is at all.
+minute and without one pixel, to look things up in a picture; where the connector starts (:mod:`.start_connector`) sends
+real patches to just such sums. Without this lesson it must learn from features that change under it what an image is.
 """
 
 from __future__ import annotations

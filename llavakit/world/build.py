@@ -5,7 +5,7 @@ benchmarks.
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
     out/words/{lookup,chat}.json         out/tune/<name>.json     for the language model; stage 2, a file an ingredient
-    out/words/regions.json               what the pictures that lookup.json speaks of would show; they are not drawn
+    out/words/regions.json               what the pictures that those two speak of would show; they are not drawn
     out/regions.json                     every item's box and phrase, for the vision tower
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
@@ -34,7 +34,7 @@ from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
 
-VERSION = 6  # of the world itself: raise it when the same arguments give other files
+VERSION = 7  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
 _WRITTEN = (CAPTION, REGIONS, *INGREDIENTS.values())
 _WORDS = {"lookup": lookup, "chat": chat, "regions": regions}
@@ -105,7 +105,11 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     summary: Summary = {"images": {"train": train, "test": test}}
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
-    numbers = {"lookup": arguments["lookups"], "chat": arguments["chats"], "regions": arguments["lookups"]}
+    numbers = {
+        "lookup": arguments["lookups"],
+        "chat": arguments["chats"],
+        "regions": max(arguments["lookups"], arguments["chats"]),
+    }
     talks = [(name, seed, *span) for name, number in numbers.items() for span in _spans(number, 10 * _CHUNK)]
     with _mapping(workers) as mapped, progress(total=train + test, desc="drawing the world", unit="picture") as bar:
         drawn, told = mapped(_pictures, tasks), mapped(_talks, talks)

@@ -28,7 +28,7 @@ KNOWN_PAIRS = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
 def vqa(scene: Scene, rng: np.random.Generator, pairs: Pairs) -> list[Dialogue]:
     """The QA pairs of one image, merged into one conversation; the format prompt stands with the first question, as in
     the published file."""
-    first, *others = [fact.exchange() for fact in draw_facts(scene, rng, pairs, int(rng.integers(12, 18)))]
+    first, *others = [fact.exchange() for fact in draw_facts(scene, rng, pairs, int(rng.integers(4, 8)))]
     return [[first.short(), *others]]
 
 
