@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from copy import deepcopy
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from llavakit.base.files import JsonlLog
-from llavakit.base.log import Clock, untimed
+from llavakit.base.log import Clock, progress, untimed
 from llavakit.data.mixture import Mixture
 from llavakit.image.open import open_image
 from llavakit.image.square import normalise, square
@@ -29,7 +31,7 @@ from llavakit.train.backbones_spec import Backbones
 from llavakit.train.start_connector import start_connector
 from llavakit.train.told import words_by_patch
 
-_STARTED_ON = 1500  # captions
+_STARTED_ON = 1200  # captions
 
 
 def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
@@ -45,12 +47,12 @@ def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
     mixture = Mixture.of({"captions": spec.captions}, image_first=False, seed=spec.seed)
     conversations = [mixture.at(0, index) for index in range(len(mixture.sources["captions"]))]
     captions = [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
-    metrics = JsonlLog(out / "metrics.jsonl")
     with clock("pretrain backbones"):
         tokenizer = AutoTokenizer.from_pretrained(language) if language.exists() else tokenizer_for(spec, captions)
         jobs = [
-            partial(pretrain_language, spec, captions, tokenizer, language, metrics),
-            partial(pretrain_clip, spec, conversations, tokenizer, clip, metrics),
+            # To each its own: a call with truncation changes a tokenizer, and the other's may be on its way meanwhile.
+            partial(pretrain_language, spec, captions, deepcopy(tokenizer), language, JsonlLog(out / "metrics.jsonl")),
+            partial(pretrain_clip, spec, conversations, tokenizer, clip, JsonlLog(out / "metrics.jsonl")),
         ]
         _side_by_side([job for job in jobs if not job.args[3].exists()])
 
@@ -86,20 +88,20 @@ def connect(model: Llava, spec: Backbones, codec: Codec) -> None:
         return
     mixture = Mixture.of({"captions": spec.captions.evolve(cap=_STARTED_ON)}, image_first=False, seed=spec.seed)
     known = described(spec.regions, codec.tokenizer) if spec.regions is not None else None
-    features, words = [], []
     embedding = model.language_model.get_input_embeddings().weight
     side = codec.side
-    for record in range(len(mixture)):
+    pictures, words = [], []
+    for record in progress(range(len(mixture)), desc="pictures"):
         conversation = mixture.at(0, record)
-        picture = square(open_image(conversation.images[0].source, conversation.where), model.square)
-        patches = model.vision_tower(normalise(torch.from_numpy(picture)[None], model.square, torch.float32))[0]
+        pictures.append(square(open_image(conversation.images[0].source, conversation.where), model.square))
         if spec.regions is not None and known is not None:
             bags = words_by_patch(regions_for(conversation, known, spec.regions), side, len(embedding))
         else:
             bags = torch.zeros(side * side, len(embedding))
             bags[:, codec.tokenizer(conversation.turns[1].text, add_special_tokens=False).input_ids] = 1.0
-        features.append(patches)
         words.append(bags @ embedding)
+    pixels = torch.from_numpy(np.stack(pictures)).split(64)
+    features = [model.vision_tower(normalise(some, model.square, torch.float32)).flatten(0, 1) for some in pixels]
     targets = torch.cat(words)
     targets[:, 0] = embedding[:, 0].mean()  # the loud channel is all words' own, whatever a patch shows
     start_connector(connector, torch.cat(features), targets, spec.seed)

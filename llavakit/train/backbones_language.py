@@ -164,12 +164,12 @@ def _document(text: str, codec: Codec) -> Example:
 
 
 def _by_answer(predict: torch.Tensor) -> torch.Tensor:
-    """Weights of supervised positions ``int64[S]`` by which a long answer counts as much as a short one: else
-    descriptions, most of whose words can be foretold, drown what must be looked up."""
+    """Weights of supervised positions ``int64[S]`` by which an answer four times as long counts twice as
+    much: else descriptions, most of whose words can be foretold, drown what must be looked up."""
     _, answer, length = torch.unique_consecutive(
         predict - torch.arange(len(predict)), return_inverse=True, return_counts=True
     )
-    return 1 / length[answer]
+    return length[answer] ** -0.5
 
 
 def _rows(

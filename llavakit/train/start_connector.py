@@ -11,7 +11,7 @@ import torch
 from llavakit.base.log import progress
 from llavakit.model.connector import Perceptron
 
-_STEPS, _PATCHES, _RATE = 500, 2048, 3e-3
+_STEPS, _PATCHES, _RATE = 400, 2048, 3e-3
 
 
 @torch.enable_grad()

@@ -97,7 +97,7 @@ def test_a_next_turn_computes_only_what_is_new(service: Service) -> None:
     list(service.submit(first.answer(answer).ask("Sure?"), SHORT))
     after = service.stats()
     assert after.image_misses == before.image_misses
-    assert after.prefix_misses - before.prefix_misses < 30 < after.prefix_hits - before.prefix_hits
+    assert after.prefix_misses - before.prefix_misses <= 30 < after.prefix_hits - before.prefix_hits
 
 
 def test_a_bad_conversation_is_refused_where_it_is_submitted(service: Service) -> None:

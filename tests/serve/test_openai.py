@@ -70,7 +70,7 @@ def test_many_at_once_get_each_their_own(client: OpenAI, engine: Engine) -> None
 
 
 def test_a_stream_joins_to_the_whole(client: OpenAI) -> None:
-    messages = [user("What is it?", URLS[0])]
+    messages = [user("How many things?", URLS[0])]
     whole = client.chat.completions.create(model="toy", messages=messages, max_tokens=LIMIT)
     chunks = list(
         client.chat.completions.create(
@@ -90,7 +90,7 @@ def test_a_stream_joins_to_the_whole(client: OpenAI) -> None:
 
 
 def test_the_limit_and_stop_strings_end_an_answer(client: OpenAI) -> None:
-    messages = [user("What is it?", URLS[0])]
+    messages = [user("How many things?", URLS[0])]
     one = client.chat.completions.create(model="toy", messages=messages, max_completion_tokens=1)
     assert one.choices[0].finish_reason == "length" and one.usage and one.usage.completion_tokens == 1
     whole = said(client, messages)
@@ -126,7 +126,7 @@ def test_seeds_and_several_answers(client: OpenAI) -> None:
 
 
 def test_logprobs(client: OpenAI) -> None:
-    messages: list[Any] = [user("What is it?", URLS[0])]
+    messages: list[Any] = [user("How many things?", URLS[0])]
     for stream in (False, True):
         reply: Any = client.chat.completions.create(
             model="toy", messages=messages, max_tokens=6, logprobs=True, top_logprobs=3, stream=stream
