@@ -30,4 +30,4 @@ def run(args: argparse.Namespace) -> None:
         return
     print(f"\n{summary(results)}\n")
     print(f"{results['seconds']:.0f} s, peak memory {results['peak_memory_gib']:.1f} GiB. Report: {out}/report.html")
-    print(f'Now ask: llavakit ask {out}/model --image {out}/world/images/test/00000.jpg "What do you see?"')
+    print(f'Now ask: llavakit ask {out}/model --image {out}/world/images/test/00000.jpg "Describe the image briefly."')

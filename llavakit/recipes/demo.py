@@ -34,8 +34,8 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
             regions=SourceSpec(path=f"{world}/regions.json", images=world),
             conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
             told=SourceSpec(path=f"{world}/words/regions.json"),
-            tower=Tower(steps=490, batch_size=48, lr=4e-4),
-            language=Language(steps=220, batch_tokens=4000, lr=6e-4),
+            tower=Tower(steps=490),
+            language=Language(steps=220, batch_tokens=4000),
             seed=seed,
         ),
         stages={

@@ -16,9 +16,9 @@ class Tower(Config):
     width: int = 192
     layers: int = 4
     heads: int = 8
-    batch_size: int = 96
-    steps: int = 300
-    lr: float = 1e-3
+    batch_size: int = 48
+    steps: int = 450
+    lr: float = 4e-4
 
 
 class Language(Config):
@@ -31,7 +31,7 @@ class Language(Config):
     context: int = 2048
     batch_tokens: int = 4096
     steps: int = 300
-    lr: float = 4e-4
+    lr: float = 6e-4
 
 
 class Backbones(Config):
