@@ -190,6 +190,6 @@ def _novel(answers: Path, world: Path) -> dict[str, float]:
 
 
 def _peak_memory() -> float:
-    """GiB, of this process or of its largest child."""
-    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    """GiB at most: of this process and its largest child, as if both were largest at once (one pretrains beside it)."""
+    kib = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return kib / 2**20

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from copy import deepcopy
 from functools import partial
 from multiprocessing import get_context
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llavakit.base.errors import WorkFailed
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, progress, untimed
 from llavakit.data.mixture import Mixture
@@ -49,12 +51,13 @@ def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
     captions = [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
     with clock("pretrain backbones"):
         tokenizer = AutoTokenizer.from_pretrained(language) if language.exists() else tokenizer_for(spec, captions)
-        jobs = [
+        log = out / "metrics.jsonl"
+        jobs = {
             # To each its own: a call with truncation changes a tokenizer, and the other's may be on its way meanwhile.
-            partial(pretrain_language, spec, captions, deepcopy(tokenizer), language, JsonlLog(out / "metrics.jsonl")),
-            partial(pretrain_clip, spec, conversations, tokenizer, clip, JsonlLog(out / "metrics.jsonl")),
-        ]
-        _side_by_side([job for job in jobs if not job.args[3].exists()])
+            language: partial(pretrain_language, spec, captions, deepcopy(tokenizer), language, JsonlLog(log)),
+            clip: partial(pretrain_clip, spec, conversations, tokenizer, clip, JsonlLog(log)),
+        }
+        _side_by_side([job for path, job in jobs.items() if not path.exists()])
 
 
 def _side_by_side(jobs: list[Callable[[], None]]) -> None:
@@ -67,7 +70,13 @@ def _side_by_side(jobs: list[Callable[[], None]]) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         other = pool.submit(_on_threads, threads // 2, first)
         _on_threads(threads - threads // 2, second)
-        other.result()
+        try:
+            other.result()
+        except BrokenProcessPool:
+            raise WorkFailed(
+                "the process that pretrained the language model was killed, perhaps for want of memory; "
+                "what is finished is kept: go on with --resume"
+            ) from None
 
 
 def _on_threads(number: int, job: Callable[[], None]) -> None:

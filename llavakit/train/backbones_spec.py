@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from llavakit.base.config import Config
 from llavakit.data.mixture import SourceSpec
@@ -32,6 +34,15 @@ class Language(Config):
     batch_tokens: int = 4096
     steps: int = 300
     lr: float = 6e-4
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.width % self.heads or self.width // self.heads % 16:
+            raise ValueError(
+                f"width {self.width} must be {self.heads} heads x 16, 32, ...: smaller heads lack the rotary channels "
+                "that the start needs"
+            )
+        return self
 
 
 class Backbones(Config):

@@ -16,6 +16,7 @@ from llavakit.world.ask.phrase import pick
 from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, REGIONS
 from llavakit.world.sample import rng_of, sample_scene
 
+_KINDS = (CAPTION, *INGREDIENTS.values())
 _LOOKUPS = 5  # few: what was answered before is an easier place to look than the picture
 
 
@@ -37,9 +38,6 @@ def chat(seed: int, index: int) -> dict[str, Any]:
         kind = CAPTION
         dialogues = kind.make(scene, rng, ALL_PAIRS)
     return _record(f"chat-{index:05d}", index if kind.pictured else None, pick(rng, dialogues))
-
-
-_KINDS = (CAPTION, *INGREDIENTS.values())
 
 
 def regions(seed: int, index: int) -> dict[str, Any]:

@@ -168,3 +168,9 @@ def test_backbones_trained_side_by_side_are_those_trained_in_turn(tmp_path) -> N
     for file in ("language/model.safetensors", "clip/model.safetensors"):
         one, other = load_file(tmp_path / "turn" / file), load_file(tmp_path / "side" / file)
         assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(("width", "heads"), [(64, 8), (64, 3)])
+def test_heads_too_small_for_the_start_are_refused(width: int, heads: int) -> None:
+    with pytest.raises(ValueError, match=f"width {width} must be {heads} heads x 16"):
+        Language(width=width, heads=heads)
