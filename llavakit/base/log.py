@@ -40,6 +40,10 @@ if not log.handlers:
     log.propagate = False
 
 
+row = 0
+"""Of this process's progress bars: one that works beside another draws its own a line lower."""
+
+
 def progress(
     iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
 ) -> Any:
@@ -47,7 +51,16 @@ def progress(
     from tqdm import tqdm
 
     silent = not (sys.stderr.isatty() and is_main())
-    return tqdm(iterable, total=total, desc=desc, unit=unit, disable=silent, leave=False, dynamic_ncols=True)
+    return tqdm(
+        iterable,
+        total=total,
+        desc=desc,
+        unit=unit,
+        disable=silent,
+        leave=False,
+        dynamic_ncols=True,
+        position=row or None,
+    )
 
 
 Clock = Callable[[str], contextlib.AbstractContextManager[None]]

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llavakit.base import log
 from llavakit.base.errors import WorkFailed
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, progress, untimed
@@ -51,11 +52,11 @@ def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
     captions = [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
     with clock("pretrain backbones"):
         tokenizer = AutoTokenizer.from_pretrained(language) if language.exists() else tokenizer_for(spec, captions)
-        log = out / "metrics.jsonl"
+        metrics = out / "metrics.jsonl"
         jobs = {
             # To each its own: a call with truncation changes a tokenizer, and the other's may be on its way meanwhile.
-            language: partial(pretrain_language, spec, captions, deepcopy(tokenizer), language, JsonlLog(log)),
-            clip: partial(pretrain_clip, spec, conversations, tokenizer, clip, JsonlLog(log)),
+            language: partial(pretrain_language, spec, captions, deepcopy(tokenizer), language, JsonlLog(metrics)),
+            clip: partial(pretrain_clip, spec, conversations, tokenizer, clip, JsonlLog(metrics)),
         }
         _side_by_side([job for path, job in jobs.items() if not path.exists()])
 
@@ -68,7 +69,7 @@ def _side_by_side(jobs: list[Callable[[], None]]) -> None:
         return
     first, second = jobs
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        other = pool.submit(_on_threads, threads // 2, first)
+        other = pool.submit(_beside, threads // 2, first)
         _on_threads(threads - threads // 2, second)
         try:
             other.result()
@@ -77,6 +78,11 @@ def _side_by_side(jobs: list[Callable[[], None]]) -> None:
                 "the process that pretrained the language model was killed, perhaps for want of memory; "
                 "what is finished is kept: go on with --resume"
             ) from None
+
+
+def _beside(number: int, job: Callable[[], None]) -> None:
+    log.row = 1
+    _on_threads(number, job)
 
 
 def _on_threads(number: int, job: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -91,7 +92,7 @@ def _trains(linear: nn.Linear) -> bool:
     return bool(linear.weight.requires_grad)
 
 
-def _attention_width(config: object) -> int:
-    heads = int(getattr(config, "num_attention_heads"))  # noqa: B009
-    size = getattr(config, "head_dim", None) or getattr(config, "hidden_size") // heads  # noqa: B009
+def _attention_width(config: Any) -> int:
+    heads = int(config.num_attention_heads)
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return heads * int(size)
