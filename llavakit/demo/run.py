@@ -31,7 +31,7 @@ from llavakit.train.show import token_view
 from llavakit.world.ask.table import CAPTION, INGREDIENTS
 from llavakit.world.build import build
 
-TRAIN, TEST, LOOKUPS, CHATS, ASKED = 6000, 400, 3500, 3500, 60
+TRAIN, TEST, CONVERSATIONS, ASKED = 6000, 400, 3500, 60
 BENCHES = ("vqav2", "gqa", "pope", "textvqa", "scienceqa")
 ANSWER = Decoding(max_new_tokens=128)
 
@@ -51,8 +51,7 @@ def demo(out: Path, seed: int = 0, resume: bool = False) -> dict[str, Any]:
             seed,
             TRAIN,
             TEST,
-            lookups=LOOKUPS,
-            chats=CHATS,
+            conversations=CONVERSATIONS,
             questions_per_ingredient=ASKED,
             benchmark_questions=ASKED,
         )

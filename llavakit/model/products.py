@@ -2,19 +2,26 @@
 
 By default MKL does, which on processors of other makers may take a slow path. oneDNN is reached by allowing it less
 exact products, and where the processor has none that would pay it gives float32 all the same: so speed and error are
-measured, and it is chosen only where it is much faster and as exact.
+measured, and it is chosen only where it is much faster and as exact. The choice is kept: the same machine always
+computes the same way, or a run, its resumption and its repetition would differ in their last bits.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import platform
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from llavakit.base.cache import cache_folder
+from llavakit.base.files import write_json
 from llavakit.base.log import log
 
-FASTER = 1.4  # well above what another program on the machine may feign, so that a run and its resumption agree
+FASTER = 1.4
 EXACT = 4e-6  # of the largest entry; products in bfloat16 are at 2e-3
 
 
@@ -23,7 +30,29 @@ def choose_products() -> None:
     how: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if not torch.backends.mkldnn.is_available() or how.fp32_precision not in ("none", "ieee"):
         return
-    before = how.fp32_precision
+    kept = cache_folder() / f"products-{_machine()}.json"
+    try:
+        precision = json.loads(kept.read_text(encoding="utf-8"))["precision"]
+    except FileNotFoundError:
+        precision = _measured(how)
+        try:
+            write_json(kept, {"precision": precision})
+        except OSError as error:
+            log.warning(f"how products are computed is measured again at every start: {kept}: {error.strerror}")
+    how.fp32_precision = precision
+
+
+def _machine() -> str:
+    """What the choice depends on: the processor, and torch's own build."""
+    info = Path("/proc/cpuinfo")
+    names = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    name = next((line for line in names if line.startswith("model name")), platform.processor())
+    known = f"{name} {torch.backends.cpu.get_cpu_capability()} {torch.__version__}"
+    return hashlib.blake2b(known.encode(), digest_size=8).hexdigest()
+
+
+def _measured(how: Any) -> str:
+    before: str = how.fp32_precision
     drawn = torch.Generator().manual_seed(0)
     a, b = (torch.randn(shape, generator=drawn) for shape in ((512, 512), (512, 768)))
     exact = a.double() @ b.double()
@@ -35,11 +64,10 @@ def choose_products() -> None:
             seconds[precision] = min(_seconds(a, b) for _ in range(4))
     finally:
         how.fp32_precision = before
-    if error <= EXACT and seconds[before] > FASTER * seconds["bf16"]:
-        how.fp32_precision = "bf16"
-        log.info(
-            f"float32 products by oneDNN: {seconds[before] / seconds['bf16']:.1f} times as fast, error {error:.0e}"
-        )
+    if error > EXACT or seconds[before] <= FASTER * seconds["bf16"]:
+        return before
+    log.info(f"float32 products by oneDNN: {seconds[before] / seconds['bf16']:.1f} times as fast, error {error:.0e}")
+    return "bf16"
 
 
 def _seconds(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llavakit.data.mixture import SourceSpec
-from llavakit.train.backbones_spec import Backbones, Language, Tower
+from llavakit.train.backbones_spec import Backbones, Language, Lesson, Tower
 from llavakit.train.stage import Recipe, Stage
 from llavakit.world.ask.table import INGREDIENTS
 
@@ -32,7 +32,10 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
         backbones=Backbones(
             captions=captions,
             regions=SourceSpec(path=f"{world}/regions.json", images=world),
-            conversations=tuple(SourceSpec(path=f"{world}/words/{name}.json") for name in ("lookup", "chat")),
+            conversations=tuple(
+                Lesson(data=SourceSpec(path=f"{world}/words/{name}.json"), begins=begins, share=share)
+                for name, begins, share in (("lookup", 0.0, 2.0), ("talk", 0.0, 1.0), ("chat", 0.35, 4.0))
+            ),
             told=SourceSpec(path=f"{world}/words/regions.json"),
             tower=Tower(steps=490),
             language=Language(steps=220, batch_tokens=4000),
@@ -48,7 +51,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
                 image_first=False,
             ),
             "tune": Stage(
-                data=mix | {"caption": captions.evolve(weight=0.06)},  # or briefness is forgotten
+                data=mix | {"caption": captions.evolve(weight=0.1)},  # or briefness is forgotten
                 template="vicuna_v1",
                 train={"connector": 2e-4, "language_model": 5e-4},
                 optimiser="muon",
@@ -61,12 +64,12 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
 
 # How much of each ingredient's file an epoch takes.
 WEIGHTS = {
-    "vqa": 0.16,
-    "conversation": 0.18,
+    "vqa": 0.13,
+    "conversation": 0.16,
     "detail": 0.18,
     "textcaps": 0.15,
     "reasoning": 0.13,
-    "text_only": 0.13,
+    "text_only": 0.12,
     "ocr": 0.1,
     "region": 0.1,
     "choice": 0.06,

@@ -77,7 +77,7 @@ def tokenizer_for(spec: Backbones, captions: Sequence[str]) -> Any:
 
 def _lessons(spec: Backbones, captions: Sequence[str]) -> tuple[list[str], list[list[Conversation]]]:
     """Texts, and files of conversations."""
-    talks = [[*_conversations(source)] for source in spec.conversations]
+    talks = [[*_conversations(lesson.data)] for lesson in spec.conversations]
     texts = [text for path in spec.texts for text in _documents(Path(path))]
     return (texts if talks else [*texts, *captions]), talks
 
@@ -105,8 +105,9 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], tokenizer: Any, 
     side = spec.tower.image_size // spec.tower.patch_size
     # A told picture has as many patches as the tower will give; of pixels it has one, which nobody looks at.
     codec = Codec(tokenizer, get_template(spec.template), Square(size=1), side * side, size.context)
-    lessons = [[_document(text, codec) for text in texts]] if texts else []
-    lessons += [[encode(_without_pixels(c), codec) for c in talk] for talk in talks]
+    lessons = [(0.0, 1.0, [_document(text, codec) for text in texts])] if texts else []
+    for lesson, talk in zip(spec.conversations, talks, strict=True):
+        lessons.append((lesson.begins, lesson.share, [encode(_without_pixels(c), codec) for c in talk]))
     pictures = _told(spec, [c for talk in talks for c in talk if c.images], tokenizer)
     told = Counter(word for all_ in pictures.values() for region in all_ for word in region.ids[1:])
     start_language(model, [word for word, _ in told.most_common()])
@@ -126,8 +127,8 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], tokenizer: Any, 
         weights = _by_answer(batch.predict)
         return (losses * weights).sum() / weights.sum()
 
-    tokens = sum(len(example) for lesson in lessons for example in lesson)
-    log.info(f"language: {tokens:,} tokens of {sum(map(len, lessons)):,} texts, {len(tokenizer)} words")
+    examples = [example for *_, lesson in lessons for example in lesson]
+    log.info(f"language: {sum(map(len, examples)):,} tokens of {len(examples):,} texts, {len(tokenizer)} words")
     optimise("language", model, loss, size.steps, size.lr, spec.precision, metrics)
     with writing(out) as temporary, quiet():
         model.save_pretrained(temporary)
@@ -173,19 +174,15 @@ def _by_answer(predict: torch.Tensor) -> torch.Tensor:
 
 
 def _rows(
-    lessons: Sequence[Sequence[Example]], tokens: int, steps: int, rng: np.random.Generator
+    lessons: Sequence[tuple[float, float, Sequence[Example]]], tokens: int, steps: int, rng: np.random.Generator
 ) -> Iterator[list[Example]]:
-    """``steps`` rows of about ``tokens``. Lesson k of n (from 0) begins after k/n of them; from then on three quarters
-    of what is left to choose are its own: with the rest, earlier ones are not forgotten."""
-    streams = [_round_and_round(lesson, rng) for lesson in lessons]
+    """``steps`` rows of about ``tokens``, of lessons (when it begins, its share, its texts)."""
+    streams = [_round_and_round(lesson, rng) for *_, lesson in lessons]
     for step in range(steps):
-        begun = step * len(lessons) // steps
+        shares = np.array([share if step >= begins * steps else 0.0 for begins, share, _ in lessons])
         row: list[Example] = []
         while sum(map(len, row)) < tokens:
-            lesson = begun
-            while lesson and rng.random() < 0.25:
-                lesson -= 1
-            row.append(next(streams[lesson]))
+            row.append(next(streams[rng.choice(len(lessons), p=shares / shares.sum())]))
         yield row
 
 

@@ -4,8 +4,8 @@ benchmarks.
 ::
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
-    out/words/{lookup,chat}.json         out/tune/<name>.json     for the language model; stage 2, a file an ingredient
-    out/words/regions.json               what the pictures that those two speak of would show; they are not drawn
+    out/words/{lookup,talk,chat}.json    out/tune/<name>.json     for the language model; stage 2, a file an ingredient
+    out/words/regions.json               what the pictures that those speak of would show; they are not drawn
     out/regions.json                     every item's box and phrase, for the vision tower
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
     out/world.json                       out/test/<name>.jsonl    held-out questions
@@ -29,15 +29,15 @@ from llavakit.base.files import read_json, write_json, write_text, writing
 from llavakit.base.log import progress
 from llavakit.world.ask.table import CAPTION, INGREDIENTS, REGIONS, questions
 from llavakit.world.benchmarks import write_benchmarks
-from llavakit.world.corpus import chat, lookup, regions
+from llavakit.world.corpus import chat, lookup, regions, small_talk
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
 
-VERSION = 7  # of the world itself: raise it when the same arguments give other files
+VERSION = 8  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
 _WRITTEN = (CAPTION, REGIONS, *INGREDIENTS.values())
-_WORDS = {"lookup": lookup, "chat": chat, "regions": regions}
+_WORDS = {"lookup": lookup, "talk": small_talk, "chat": chat, "regions": regions}
 _CHUNK = 100  # pictures, or conversations x 10, a task
 
 Summary = dict[str, Any]
@@ -52,15 +52,14 @@ def build(
     side: int = 224,
     workers: int | None = None,
     *,
-    lookups: int = 4000,
-    chats: int = 2000,
+    conversations: int = 3500,
     questions_per_ingredient: int = 120,
     benchmark_questions: int = 100,
 ) -> Summary:
     """Builds the data set in ``out`` and returns what is in it. The files do not depend on ``workers``.
 
-    ``train``, ``test``: pictures of each split; ``side``: the pictures' longest side in pixels; ``lookups``, ``chats``:
-    conversations in words; ``workers``: processes (None: one a core). ``out`` is whole or absent. One that was built
+    ``train``, ``test``: pictures of each split; ``side``: the pictures' longest side in pixels; ``conversations``:
+    in words, of each kind; ``workers``: processes (None: one a core). ``out`` is whole or absent. One that was built
     from the same arguments is left as it is; raises :class:`BadRequest` when something else is there.
     """
     out = Path(out)
@@ -70,8 +69,7 @@ def build(
         "train": train,
         "test": test,
         "side": side,
-        "lookups": lookups,
-        "chats": chats,
+        "conversations": conversations,
         "questions_per_ingredient": questions_per_ingredient,
         "benchmark_questions": benchmark_questions,
     }
@@ -105,12 +103,7 @@ def _write(folder: Path, arguments: dict[str, int], workers: int) -> Summary:
     summary: Summary = {"images": {"train": train, "test": test}}
     tasks = [(folder, seed, "train", side, *span) for span in _spans(train, _CHUNK)]
     tasks += [(folder, seed, "test", side, *span) for span in _spans(test, _CHUNK)]
-    numbers = {
-        "lookup": arguments["lookups"],
-        "chat": arguments["chats"],
-        "regions": max(arguments["lookups"], arguments["chats"]),
-    }
-    talks = [(name, seed, *span) for name, number in numbers.items() for span in _spans(number, 10 * _CHUNK)]
+    talks = [(name, seed, *span) for name in _WORDS for span in _spans(arguments["conversations"], 10 * _CHUNK)]
     with _mapping(workers) as mapped, progress(total=train + test, desc="drawing the world", unit="picture") as bar:
         drawn, told = mapped(_pictures, tasks), mapped(_talks, talks)
         for task, part in zip(tasks, drawn, strict=True):

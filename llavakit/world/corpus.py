@@ -1,9 +1,10 @@
 """Words for the language model: conversations about scenes that are told, never drawn.
 
 It learns the world's language from them, and to look things up in what stands before: first from :func:`lookup`, short
-questions about one scene, until it can; then also from :func:`chat`, all else that is asked. (The other way round long
-answers drown the short ones, and look-up does not form.) A scene is told as the regions of a picture. These scenes
-(split "words") are free to name held-out combinations, which no picture in training shows.
+questions about one scene, and from :func:`small_talk`, whose words are to be copied; when it can, also from
+:func:`chat`, all that is asked. (The other way round long answers drown the short ones, and look-up does not form.) A
+scene is told as the regions of a picture. These scenes (split "words") are free to name held-out combinations, which no
+picture in training shows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from llavakit.world.ask.exchange import Dialogue
 from llavakit.world.ask.facts import draw_facts
 from llavakit.world.ask.phrase import pick
 from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, REGIONS
+from llavakit.world.ask.talk import talk
 from llavakit.world.sample import rng_of, sample_scene
 
 _KINDS = (CAPTION, *INGREDIENTS.values())
@@ -27,6 +29,13 @@ def lookup(seed: int, index: int) -> dict[str, Any]:
     if rng.random() < 0.2:
         dialogue += pick(rng, (CAPTION, INGREDIENTS["detail"])).make(scene, rng, ALL_PAIRS)[0]
     return _record(f"lookup-{index:05d}", index, dialogue)
+
+
+def small_talk(seed: int, index: int) -> dict[str, Any]:
+    """Conversation ``index`` without a picture, a record of LLaVA's JSON format."""
+    scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, "talk")
+    (dialogue,) = talk(scene, rng, ALL_PAIRS)
+    return _record(f"talk-{index:05d}", None, dialogue)
 
 
 def chat(seed: int, index: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ NASTY = '<script>alert("x")</script> & </style>'
 
 def make_demo(run: Path) -> Path:
     world = run / "world"
-    build(world, 0, 60, 30, workers=1, questions_per_ingredient=24, benchmark_questions=5, lookups=50, chats=50)
+    build(world, 0, 60, 30, workers=1, questions_per_ingredient=24, benchmark_questions=5, conversations=50)
     recipe(world).save(run / "run.json")
     write_losses(run / "backbones" / "metrics.jsonl", {"language": (300, 7.4, 1.2), "clip": (900, 4.8, 0.4)}, ["all"])
     stages = {"align": (120, 5.1, 0.8), "tune": (420, 2.9, 0.31)}

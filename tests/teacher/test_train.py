@@ -16,7 +16,7 @@ from llavakit.world.build import build
 
 def test_a_recipe_trains_on_it(backbones: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     world, out = tmp_path / "world", tmp_path / "instruct.json"
-    build(world, 0, 24, 8, 48, 1, lookups=1, chats=1, questions_per_ingredient=1, benchmark_questions=1)
+    build(world, 0, 24, 8, 48, 1, conversations=1, questions_per_ingredient=1, benchmark_questions=1)
     words = ["--captions", str(world / "captions.jsonl"), "--endpoint", "rules", "--out", str(out)]
     assert main(["teach", "conversation,detail,reasoning", *words]) == 0
     stage = {

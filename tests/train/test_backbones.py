@@ -25,7 +25,7 @@ from llavakit.train.backbones import pretrain
 from llavakit.train.backbones_clip import _moved, _region_moved
 from llavakit.train.backbones_language import _by_answer, _rows, pretrain_language, tokenizer_for
 from llavakit.train.backbones_regions import Region, cells, regions_of
-from llavakit.train.backbones_spec import Backbones, Language, Tower
+from llavakit.train.backbones_spec import Backbones, Language, Lesson, Tower
 from llavakit.train.start_language import LOUD, start_language
 from llavakit.train.start_tower import start_tower
 from llavakit.train.told import told_picture
@@ -109,10 +109,24 @@ def test_a_lesson_begins_when_its_share_of_the_steps_does() -> None:
         ids = np.full(10, word, dtype=np.int64)
         return Example(ids, ids.copy(), np.empty((0, 3, 1, 1), dtype=np.uint8))
 
-    lessons = [[example(5)] * 3, [example(6)] * 3]
-    rows = [{int(e.ids[0]) for e in row} for row in _rows(lessons, 80, 10, np.random.default_rng(0))]
-    assert len(rows) == 10 and all(row == {5} for row in rows[:5])
-    assert all(6 in row for row in rows[5:]) and any(5 in row for row in rows[5:])
+    lessons = [(0.0, 1.0, [example(5)] * 3), (0.5, 3.0, [example(6)] * 3)]
+    rows = [[int(e.ids[0]) for e in row] for row in _rows(lessons, 800, 10, np.random.default_rng(0))]
+    assert len(rows) == 10 and all(set(row) == {5} for row in rows[:5])
+    assert all(row.count(5) < row.count(6) < 80 for row in rows[5:])  # one to three
+
+
+def test_a_language_model_starts_with_what_followed_a_word_before() -> None:
+    """Before any step, of 600 words, what stood behind the same word is among the likeliest."""
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(vocab_size=600, hidden_size=256, intermediate_size=672, num_hidden_layers=4, num_attention_heads=4)
+    )
+    start_language(model, range(100, 140))
+    said = torch.arange(200, 230)[torch.randperm(30)]
+    with torch.no_grad():
+        logits = model(torch.cat([torch.tensor([1]), said, said])[None]).logits[0, 31:-1]
+    better = (logits > logits.gather(1, said[1:, None])).sum(1)
+    assert better.median() <= 3
 
 
 def test_a_told_picture_says_what_lies_where() -> None:
@@ -139,7 +153,9 @@ def test_a_conversation_about_a_picture_that_nothing_tells_is_refused(tmp_path) 
     (tmp_path / "talk.json").write_text(json.dumps(records))
     talk = SourceSpec(path=str(tmp_path / "talk.json"))
     spec = Backbones(
-        captions=talk, conversations=(talk,), language=Language(vocabulary=300, width=32, heads=2, layers=1)
+        captions=talk,
+        conversations=(Lesson(data=talk),),
+        language=Language(vocabulary=300, width=32, heads=2, layers=1),
     )
     with pytest.raises(BadRequest, match="has a picture, and nothing tells what it shows"):
         pretrain_language(
@@ -148,7 +164,7 @@ def test_a_conversation_about_a_picture_that_nothing_tells_is_refused(tmp_path) 
 
 
 def test_backbones_trained_side_by_side_are_those_trained_in_turn(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    build(tmp_path / "world", 0, 12, 8, 48, 1, lookups=6, chats=6, questions_per_ingredient=1, benchmark_questions=1)
+    build(tmp_path / "world", 0, 12, 8, 48, 1, conversations=6, questions_per_ingredient=1, benchmark_questions=1)
     spec = recipe(str(tmp_path / "world")).backbones
     assert spec is not None
     spec = spec.evolve(

@@ -15,8 +15,7 @@ SMALL = {
     "train": 12,
     "test": 8,
     "side": 64,
-    "lookups": 30,
-    "chats": 20,
+    "conversations": 20,
     "questions_per_ingredient": 10,
     "benchmark_questions": 9,
 }
@@ -53,7 +52,8 @@ def test_everything_is_there(world):
         lines = [json.loads(line) for line in (out / f"test/{name}.jsonl").read_text().splitlines()]
         assert len(lines) == 10
         assert all(line["image"] is None or (out / line["image"]).is_file() for line in lines)
-    assert [len(json.loads((out / f"words/{name}.json").read_text())) for name in ("lookup", "chat")] == [30, 20]
+    for name in ("lookup", "talk", "chat", "regions"):
+        assert len(json.loads((out / f"words/{name}.json").read_text())) == 20
     with Image.open(out / "images/train/00000.jpg") as picture:
         assert max(picture.size) == 64
 

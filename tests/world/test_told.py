@@ -35,7 +35,7 @@ def test_other_words_are_not_understood(text: str) -> None:
 
 
 def test_a_world_comes_with_its_captions(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    build(tmp_path / "w", 3, 4, 8, 32, 1, lookups=1, chats=1, questions_per_ingredient=1, benchmark_questions=1)
+    build(tmp_path / "w", 3, 4, 8, 32, 1, conversations=1, questions_per_ingredient=1, benchmark_questions=1)
     records = [json.loads(line) for line in (tmp_path / "w" / "captions.jsonl").read_text().splitlines()]
     align = json.loads((tmp_path / "w" / "align.json").read_text())
     assert [record["image"] for record in records] == [record["image"] for record in align]
