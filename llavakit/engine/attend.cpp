@@ -77,17 +77,50 @@ inline const float* floats(const bf16* from, int64_t count, float* into) {
     return into;
 }
 
-inline void score_block(float* score, const Vector* q, const Vector* keys, int count) {
-    float lanes[BLOCK][LANES];
-    for (int j = 0; j < count; j++) {
-        Vector product = q[0] * keys[j * PARTS];
-        for (int i = 1; i < PARTS; i++) product += q[i] * keys[j * PARTS + i];
-        *(Vector*)lanes[j] = product;
+// Of two vectors that hold sums in groups of 2 * HALF lanes: those of `a`, then those of `b`, in groups of HALF.
+template <int HALF>
+inline Vector halved(Vector a, Vector b) {
+    Vector out;
+#if defined(__GNUC__) && !defined(__clang__)
+    typedef int Lanes __attribute__((vector_size(LANES * 4)));
+    Lanes low, high;
+    for (int i = 0; i < LANES; i++) {
+        int within = i % (LANES / 2);
+        low[i] = (i < LANES / 2 ? 0 : LANES) + within / HALF * 2 * HALF + within % HALF;
+        high[i] = low[i] + HALF;
     }
-    for (int j = 0; j < count; j++) {
-        float sum = 0;
-        for (int i = 0; i < LANES; i++) sum += lanes[j][i];
-        score[j] = sum;
+    out = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+#else
+    for (int i = 0; i < LANES; i++) {
+        int within = i % (LANES / 2), lane = within / HALF * 2 * HALF + within % HALF;
+        const Vector& from = i < LANES / 2 ? a : b;
+        out[i] = from[lane] + from[lane + HALF];
+    }
+#endif
+    return out;
+}
+
+// The sum of each of LANES vectors, in order.
+template <int COUNT>
+inline Vector sums(const Vector* from) {
+    if constexpr (COUNT == 1)
+        return *from;
+    else
+        return halved<LANES / COUNT>(sums<COUNT / 2>(from), sums<COUNT / 2>(from + COUNT / 2));
+}
+
+// Scores of R queries and BLOCK keys, each key read once for all of them.
+template <int R>
+inline void score_block(float (*score)[BLOCK], const Vector* const* q, const Vector* keys) {
+    for (int start = 0; start < BLOCK; start += LANES) {
+        Vector products[R][LANES];
+        for (int j = 0; j < LANES; j++) {
+            const Vector* key = keys + (start + j) * PARTS;
+            for (int r = 0; r < R; r++) products[r][j] = q[r][0] * key[0];
+            for (int i = 1; i < PARTS; i++)
+                for (int r = 0; r < R; r++) products[r][j] += q[r][i] * key[i];
+        }
+        for (int r = 0; r < R; r++) *(Vector*)(score[r] + start) = sums<LANES>(products[r]);
     }
 }
 
@@ -110,26 +143,33 @@ void keep(const Store& store, int64_t layer, int64_t head, int64_t tokens, const
     }
 }
 
-// `count` keys and values, at most BLOCK, are attended by one query.
-inline void attend_block(Query& row, const float* keys, const float* values, int count) {
-    float score[BLOCK];
-    score_block(score, (const Vector*)row.q, (const Vector*)keys, count);
-    float most = row.most;
-    for (int j = 0; j < count; j++) most = std::max(most, score[j]);
-    float mass = 0;
-    for (int j = 0; j < count; j++) {
-        score[j] = exponential(score[j] - most);
-        mass += score[j];
+// `count` keys and values, at most BLOCK, are attended by R queries. Keys are readable up to BLOCK.
+template <int R>
+inline void attend_block(Query* const* rows, const float* keys, const float* values, int count) {
+    float score[R][BLOCK];
+    const Vector* q[R];
+    for (int r = 0; r < R; r++) q[r] = (const Vector*)rows[r]->q;
+    score_block<R>(score, q, (const Vector*)keys);
+    Vector sum[R][PARTS];
+    for (int r = 0; r < R; r++) {
+        Query& row = *rows[r];
+        float most = row.most, mass = 0;
+        for (int j = 0; j < count; j++) most = std::max(most, score[r][j]);
+        for (int j = 0; j < count; j++) {
+            score[r][j] = exponential(score[r][j] - most);
+            mass += score[r][j];
+        }
+        float scale = exponential(row.most - most);
+        for (int i = 0; i < PARTS; i++) sum[r][i] = ((const Vector*)row.sum)[i] * scale;
+        row.mass = row.mass * scale + mass;
+        row.most = most;
     }
-    float scale = exponential(row.most - most);
     const Vector* value = (const Vector*)values;
-    Vector sum[PARTS];
-    for (int i = 0; i < PARTS; i++) sum[i] = ((const Vector*)row.sum)[i] * scale;
     for (int j = 0; j < count; j++)
-        for (int i = 0; i < PARTS; i++) sum[i] += score[j] * value[j * PARTS + i];
-    for (int i = 0; i < PARTS; i++) ((Vector*)row.sum)[i] = sum[i];
-    row.mass = row.mass * scale + mass;
-    row.most = most;
+        for (int i = 0; i < PARTS; i++)
+            for (int r = 0; r < R; r++) sum[r][i] += score[r][j] * value[j * PARTS + i];
+    for (int r = 0; r < R; r++)
+        for (int i = 0; i < PARTS; i++) ((Vector*)rows[r]->sum)[i] = sum[r][i];
 }
 
 template <class T>
@@ -153,15 +193,30 @@ void attend_head(const Segment* segments, int64_t count, const int64_t* rows, in
         row.most = -1e30f, row.mass = 0;
     }
     float key_space[BLOCK * D], value_space[BLOCK * D];
+    std::vector<Query*> members;
     for (const Segment* s = segments; s < segments + count; s++) {
+        members.clear();
+        for (int64_t m = s->first; m < s->first + s->members; m++)
+            for (int64_t r = 0; r < repeat; r++) members.push_back(&queries[rows[m] * repeat + r]);
         int64_t offset = layer * s->layer + head * s->head;
         const T *keys = (const T*)s->keys + offset, *values = (const T*)s->values + offset;
         for (int64_t start = 0; start < s->tokens; start += BLOCK) {
             int n = int(std::min<int64_t>(BLOCK, s->tokens - start));
             const float* k = floats(keys + start * D, n, key_space);
             const float* v = floats(values + start * D, n, value_space);
-            for (int64_t m = s->first; m < s->first + s->members; m++)
-                for (int64_t r = 0; r < repeat; r++) attend_block(queries[rows[m] * repeat + r], k, v, n);
+            if (n < BLOCK) {  // a whole block is read
+                if (k != key_space) std::copy(k, k + n * D, key_space);
+                std::fill(key_space + n * D, key_space + BLOCK * D, 0.0f);
+                k = key_space;
+            }
+            Query* const* some = members.data();
+            int64_t left = members.size();
+            for (; left >= 4; left -= 4, some += 4) attend_block<4>(some, k, v, n);
+            if (left >= 2) {
+                attend_block<2>(some, k, v, n);
+                left -= 2, some += 2;
+            }
+            if (left) attend_block<1>(some, k, v, n);
         }
     }
     for (int64_t n = 0; n < tokens * repeat; n++) {

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from llavakit.engine.attend import Chain, Shared, Sharing, length, part
+from llavakit.engine.huge import hold
 from llavakit.engine.kernel import Attention, kernel
 
 FIRST_ROOM = 64
@@ -83,7 +84,9 @@ class Rows:
         for name in ("keys", "values"):
             old = getattr(self, name)
             # Zeros, not whatever the memory holds: a masked value is multiplied by nought, and NaN survives that.
-            new = old.new_empty(shape) if exact else old.new_zeros(shape)
+            new = hold(old.new_empty(shape)) if old.device.type == "cpu" else old.new_empty(shape)
+            if not exact:
+                new.zero_()
             new[:, :had, :, :room] = old
             setattr(self, name, new)
 
