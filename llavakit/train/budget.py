@@ -51,18 +51,19 @@ class Budget:
         packed = layer_linears(model.language_model).values() if stage.lora and stage.lora.base == "nf4" else []
         self.packed = sum(m.weight.numel() for m in packed if not m.weight.requires_grad)
         self.parameters, self.trainable = count(model), count(model, trainable=True)
+        self.size = 2 if stage.weights == "bfloat16" else 4
         self.states = sum(_states(p, name, stage) for name, p in model.named_parameters() if p.requires_grad)
         self._kept: dict[bool, Kept] = {}
 
     def whole(self) -> Memory:
         """Every GPU has all of it."""
-        kept = self._row(cast=False)
+        kept = self._row(cast=self.size == self.precision.itemsize)
         # Weights in 4 bits are unpacked for a product and at once forgotten.
         copies = kept.copies * (1 - self.packed / self.parameters) if self.packed else kept.copies
         return Memory(
-            4 * (self.parameters - self.packed) + NF4 * self.packed,
+            self.size * (self.parameters - self.packed) + NF4 * self.packed,
             copies,
-            4 * self.trainable,
+            self.size * self.trainable,
             self.states,
             kept.activations + kept.passing,
             kept.logits,
@@ -92,7 +93,13 @@ class Budget:
 
 
 def _states(parameter: nn.Parameter, name: str, stage: Stage) -> int:
-    """AdamW keeps two moments, Muon one for each matrix inside the layers; all float32."""
+    """AdamW keeps two moments, Muon one for each matrix inside the layers; all float32. In 8 bits they have a scale for
+    every 256, where they are many; else they are as their parameter is."""
+    if stage.optimiser == "adamw8bit":
+        number = parameter.numel()
+        if number < 4096 or number % 256:
+            return 2 * number * (2 if stage.weights == "bfloat16" else 4)
+        return 2 * (number + 4 * number // 256)
     matrix = stage.optimiser == "muon" and parameter.ndim == 2 and ".layers." in name
     return parameter.numel() * (4 if matrix else 8)
 

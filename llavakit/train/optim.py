@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from llavakit.base.errors import BadRequest
 from llavakit.image.anyres import AnyRes
 from llavakit.model.adapters import require
 from llavakit.model.llava import Llava
@@ -44,8 +46,29 @@ class MuonAdamW(torch.optim.Optimizer):
             optimiser.step()
 
 
+def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch.optim.Optimizer:
+    """torchao's AdamW with moments in 8 bits; bfloat16 weights are rounded by chance. Rates may be set as numbers."""
+    from torchao.optim import AdamW8bit
+
+    class Adam(AdamW8bit):
+        def step(self, closure: Callable[[], float] | None = None) -> None:
+            rates = [group["lr"] for group in self.param_groups]
+            for group in self.param_groups:
+                group["lr"] = torch.tensor(float(group["lr"]))  # a number would be compiled in
+            # On a CPU a step is compiled for longer than it takes.
+            cpu = self.param_groups[0]["params"][0].device.type == "cpu"
+            with torch.compiler.set_stance("force_eager" if cpu else "default"):
+                super().step()
+            for group, rate in zip(self.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+    return Adam(groups, betas=betas, bf16_stochastic_round=True)
+
+
 def check(model: Llava, stage: Stage) -> None:
     """Raises at once, :class:`~llavakit.base.errors.BadRequest`, what a later stage would be refused for."""
+    if stage.optimiser == "adamw8bit" and importlib.util.find_spec("torchao") is None:
+        raise BadRequest("optimiser: adamw8bit needs torchao: pip install 'llavakit[quantize]'")
     if stage.lora is not None:
         require(stage.lora)
     tower_blocks(model, stage.tower_layers)
@@ -61,6 +84,8 @@ def make_optimiser(model: Llava, stage: Stage) -> torch.optim.Optimizer:
         groups += _groups(parameters, rate, stage.weight_decay, name, stage.optimiser == "muon")
     if stage.optimiser == "muon":
         return MuonAdamW(groups, stage.betas)
+    if stage.optimiser == "adamw8bit":
+        return adamw8bit(groups, stage.betas)
     return torch.optim.AdamW(groups, betas=stage.betas, fused=True)
 
 
@@ -101,13 +126,17 @@ def set_rates(optimiser: torch.optim.Optimizer, factor: float) -> dict[str, floa
 
 
 def named_state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's tensors under the names of the parameters they belong to."""
+    """The optimiser's tensors under the names of the parameters they belong to; of one in 8 bits, its two parts."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        f"{names[id(parameter)]}|{key}": value if torch.is_tensor(value) else torch.tensor(value)
-        for parameter, values in optimiser.state.items()
-        for key, value in values.items()
-    }
+    named: dict[str, torch.Tensor] = {}
+    for parameter, values in optimiser.state.items():
+        for key, value in values.items():
+            name = f"{names[id(parameter)]}|{key}"
+            if hasattr(value, "codes"):
+                named |= {f"{name}.{part}": getattr(value, part) for part in ("codes", "scale")}
+            else:
+                named[name] = value if torch.is_tensor(value) else torch.tensor(value)
+    return named
 
 
 def load_named_state(model: nn.Module, optimiser: torch.optim.Optimizer, state: dict[str, torch.Tensor]) -> None:
@@ -115,4 +144,13 @@ def load_named_state(model: nn.Module, optimiser: torch.optim.Optimizer, state: 
     parameters = dict(model.named_parameters())
     for key, value in state.items():
         name, _, field = key.rpartition("|")
-        optimiser.state[parameters[name]][field] = value.to(parameters[name].device)
+        field, _, part = field.partition(".")
+        parameter = parameters[name]
+        values = optimiser.state[parameter]
+        if part:
+            small: Any = optimiser
+            if field not in values:
+                values[field] = small._new_buffer(parameter, signed=field == "exp_avg")
+            getattr(values[field], part).copy_(value)
+        else:
+            values[field] = value.to(parameter.device)

@@ -47,6 +47,11 @@ def check_ranks(name: str, stage: Stage) -> None:
             f"stages.{name}.optimiser: muon works on whole matrices, and {ranks} processes have pieces; choose adamw, "
             "or one process"
         )
+    if stage.optimiser == "adamw8bit":
+        raise BadRequest(
+            f"stages.{name}.optimiser: adamw8bit is for one process, and here are {ranks} that share the model; choose "
+            "adamw"
+        )
     if stage.features is not None:
         # A rank that found its features would not join the others in gathering the tower.
         raise BadRequest(

@@ -47,7 +47,7 @@ def prepare(
     """Gives ``model`` its weights (from ``give``, where they are on the meta device) and the stage's adapters, puts
     it on ``device``, shards it ``over`` ranks, and decides what trains.
 
-    Weights, gradients and optimiser states are float32; ``precision`` is what sharded layers compute in. Raises
+    Weights and gradients are what the stage says; ``precision`` is what sharded layers compute in. Raises
     :class:`~llavakit.base.errors.BadRequest` when the model lacks what the stage trains.
     """
     names = parameter_names(model)
@@ -60,14 +60,23 @@ def prepare(
             fill(block, names, give)
         if stage.lora is not None and id(block) in chosen:
             attach(block, stage.lora, chosen[id(block)], device)
+        _hold(block, stage)
         block.to(device)
         _shard(block, over, precision)
     if give is not None:
         fill(model, names, give)
+    _hold(model, stage)
     if over is None:
         model.to(device)
     _shard(model, over, precision)
     freeze_all_but(model, stage.train, stage.tower_layers, stage.lora.parts if stage.lora else ())
+
+
+def _hold(module: nn.Module, stage: Stage) -> None:
+    """Parameters alone: rotary frequencies in bfloat16 would name wrong positions."""
+    if stage.weights == "bfloat16":
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _shard(module: nn.Module, over: DeviceMesh | None, precision: torch.dtype) -> None:

@@ -41,8 +41,12 @@ class Stage(Config):
     epochs: float = Field(1.0, gt=0)
     warmup: float = Field(0.03, ge=0)
     """Share of the steps in which the rate rises linearly, or, from 1 on, their number; then it is a cosine to 0."""
-    optimiser: Literal["adamw", "muon"] = "adamw"
-    """``muon``: Muon for the matrices inside the layers, AdamW for the rest; for training from scratch."""
+    optimiser: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """``muon``: Muon for the matrices inside the layers, AdamW for the rest; for training from scratch. ``adamw8bit``:
+    AdamW whose moments take 2 bytes a weight instead of 8 (arXiv 2110.02861), in one process."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """What weights and gradients are held in. ``bfloat16`` halves them; new weights are rounded up or down by chance,
+    since to the nearest most steps of a small rate would come to nothing. With ``adamw8bit``."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.0, ge=0)
     clip: float | None = Field(1.0, gt=0)
@@ -106,6 +110,10 @@ class Stage(Config):
             raise ValueError("features: they cannot be kept, since the tower trains or pictures are augmented")
         if self.decode == "fast" and isinstance(self.image, AnyRes):
             raise ValueError("decode: tiles are made of the picture's true size; fast is for one square")
+        if self.weights == "bfloat16" and self.optimiser != "adamw8bit":
+            raise ValueError(f"weights: {self.optimiser} would round small steps away; set optimiser=adamw8bit")
+        if self.weights == "bfloat16" and self.lora is not None:
+            raise ValueError("weights: adapters are small and stay float32; lora.base=nf4 makes what they are on small")
         for part in self.lora.parts if self.lora else ():
             if part not in self.train:
                 raise ValueError(f"lora.parts: {part} is not named in train, so its adapters would not learn")
@@ -130,7 +138,8 @@ class Recipe(Config):
     stages: dict[str, Stage] = Field(min_length=1)
     max_length: int = Field(2048, gt=0)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of activations and matrix products; weights and optimiser states stay float32."""
+    """Of activations and matrix products; weights and optimiser states stay float32, but for a stage's ``weights`` and
+    ``optimiser``."""
     seed: int = 0
     workers: int = Field(2, ge=0)
     on_bad: OnBad = "stop"
@@ -164,6 +173,13 @@ class Recipe(Config):
             raise ValueError("model.vision and model.language are required (or backbones, to pretrain small ones)")
         if self.backbones is not None and any(named):
             raise ValueError("model.vision and model.language are given, and backbones too; choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _as_precise_as_its_weights(self) -> Recipe:
+        for name, stage in self.stages.items():
+            if stage.weights == "bfloat16" and self.precision != "bfloat16":
+                raise ValueError(f"stages.{name}.weights: they are bfloat16 and products are to be {self.precision}")
         return self
 
     @model_validator(mode="after")
