@@ -40,6 +40,8 @@ class Case:
     size: str
     stage: str
     precision: str
+    small: bool = False
+    """Weights in bfloat16 and moments in 8 bits."""
 
 
 CASES = [
@@ -49,6 +51,8 @@ CASES = [
     Case("31M", "tune", "bfloat16"),
     Case("31M", "all", "bfloat16"),
     Case("120M", "tune", "bfloat16"),
+    Case("31M", "tune", "bfloat16", small=True),
+    Case("120M", "tune", "bfloat16", small=True),
 ]
 
 
@@ -75,7 +79,7 @@ def model_of(case: Case) -> Any:
 
     from llavakit.image.square import Square
     from llavakit.model.build import ModelSpec, outline
-    from llavakit.model.parts import freeze_all_but
+    from llavakit.train.shard import prepare
 
     (width, hidden, layers, heads), (h, intermediate, depth, attention), words = SIZES[case.size]
     torch.manual_seed(0)
@@ -88,14 +92,15 @@ def model_of(case: Case) -> Any:
         vocab_size=words, max_position_embeddings=2048,
     )  # fmt: skip
     model = outline(vision, language, ModelSpec(vision="-", language="-"), Square(size=336))
-    freeze_all_but(model, STAGES[case.stage])
+    prepare(model, stage_of(case), device=torch.get_default_device())
     return model
 
 
 def stage_of(case: Case) -> Any:
     from llavakit.train.stage import Stage
 
-    return Stage(data={}, template="vicuna_v1", train=STAGES[case.stage], batch_size=4)
+    small = {"weights": "bfloat16", "optimiser": "adamw8bit"} if case.small else {}
+    return Stage(data={}, template="vicuna_v1", train=STAGES[case.stage], batch_size=4, **small)
 
 
 def planned(case: Case) -> float:
@@ -117,7 +122,7 @@ def measured(case: Case) -> float:
     from llavakit.base.dist import device
     from llavakit.data.loader import Step
     from llavakit.model.llava import Batch
-    from llavakit.train.optim import make_optimiser, set_rates
+    from llavakit.train.optim import COMPILED, adamw8bit, make_optimiser, set_rates
     from llavakit.train.step import train_step
 
     torch.set_num_threads(1)
@@ -131,6 +136,12 @@ def measured(case: Case) -> float:
     one.sum().backward()
     torch.nn.utils.clip_grad_norm_([one], 1.0)
     warm.step()
+    if case.small:
+        small = torch.nn.Parameter(torch.zeros(COMPILED // 512, 512, dtype=torch.bfloat16))
+        few = adamw8bit([{"params": [small], "lr": 0.0}], (0.9, 0.999))
+        small.grad = torch.ones_like(small)
+        few.step()
+        del small, few
     before = _resident()
     model = model_of(case).to(here).train()
     row = Batch(
@@ -163,9 +174,11 @@ def memory() -> str:
         command = [sys.executable, __file__, "--measure", json.dumps(vars(case))]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         real, ours = float(done.stdout), planned(case)
-        rows.append([*vars(case).values(), f"{ours / GIB:.2f}", f"{real / GIB:.2f}", f"{ours / real - 1:+.0%}"])
+        rows.append(
+            [*map(str, vars(case).values()), f"{ours / GIB:.2f}", f"{real / GIB:.2f}", f"{ours / real - 1:+.0%}"]
+        )
         log.info("  ".join(rows[-1]))
-    return table(rows, ["model", "trains", "precision", "planned GiB", "measured GiB", "off by"])
+    return table(rows, ["model", "trains", "precision", "small", "planned GiB", "measured GiB", "off by"])
 
 
 if __name__ == "__main__":

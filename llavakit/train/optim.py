@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,10 @@ from llavakit.train.stage import Stage
 
 MUON_SCALE = 20.0
 """Muon's rate over AdamW's: its update has unit singular values, AdamW's unit entries."""
+
+
+COMPILED = 2**22
+"""Weights from which on the step of 8 bits is compiled, which takes a minute on a CPU."""
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -55,9 +60,11 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
             rates = [group["lr"] for group in self.param_groups]
             for group in self.param_groups:
                 group["lr"] = torch.tensor(float(group["lr"]))  # a number would be compiled in
-            # On a CPU a step is compiled for longer than it takes.
-            cpu = self.param_groups[0]["params"][0].device.type == "cpu"
-            with torch.compiler.set_stance("force_eager" if cpu else "default"):
+            # Compiled it keeps nothing beside its states; not compiled, ten times the largest weight.
+            weights = sum(p.numel() for group in self.param_groups for p in group["params"])
+            how = "default" if weights >= COMPILED else "force_eager"
+            with torch.compiler.set_stance(how), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torchao's types, said by what compiles them
                 super().step()
             for group, rate in zip(self.param_groups, rates, strict=True):
                 group["lr"] = rate
