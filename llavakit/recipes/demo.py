@@ -37,8 +37,8 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
                 for name, begins, share in (("lookup", 0.0, 2.0), ("talk", 0.0, 1.0), ("chat", 0.35, 4.0))
             ),
             told=SourceSpec(path=f"{world}/words/regions.json"),
-            tower=Tower(steps=490),
-            language=Language(steps=220, batch_tokens=4000),
+            tower=Tower(steps=475),
+            language=Language(steps=212, batch_tokens=4000),
             seed=seed,
         ),
         stages={
@@ -51,7 +51,7 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
                 image_first=False,
             ),
             "tune": Stage(
-                data=mix | {"caption": captions.evolve(weight=0.1)},  # or briefness is forgotten
+                data=mix | {"caption": captions.evolve(weight=0.08)},  # or briefness is forgotten
                 template="vicuna_v1",
                 train={"connector": 2e-4, "language_model": 5e-4},
                 optimiser="muon",
@@ -66,8 +66,8 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
 WEIGHTS = {
     "vqa": 0.13,
     "conversation": 0.16,
-    "detail": 0.18,
-    "textcaps": 0.15,
+    "detail": 0.16,
+    "textcaps": 0.13,
     "reasoning": 0.13,
     "text_only": 0.12,
     "ocr": 0.1,

@@ -110,7 +110,7 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], tokenizer: Any, 
         lessons.append((lesson.begins, lesson.share, [encode(_without_pixels(c), codec) for c in talk]))
     pictures = _told(spec, [c for talk in talks for c in talk if c.images], tokenizer)
     told = Counter(word for all_ in pictures.values() for region in all_ for word in region.ids[1:])
-    start_language(model, [word for word, _ in told.most_common()])
+    start_language(model, [word for word, _ in told.most_common()], tokenizer.get_vocab())
     rows = _rows(lessons, size.batch_tokens, size.steps, np.random.default_rng((spec.seed, 1)))
 
     def loss() -> torch.Tensor:

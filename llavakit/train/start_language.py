@@ -9,7 +9,7 @@ arXiv 2305.09828, and induction heads, arXiv 2209.11895); everything is learned 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,15 +24,17 @@ FEW = (2.5, 10.0, 2.0)  # the few words before: tokens back, score there, weight
 LAST = (1.0, 25.0, 2.0)  # the last word before, likewise
 OWN = 0.5  # of a word's own part in what it looks up, to that of the words before it
 ALIKE, BLUR = 1.0, 0.5  # scale of looking up: for the words that have a channel of their own, and for chance
+FORM = 0.5  # of a word: how far a capital, or the space before it, moves it
 REPEATED = 20.0  # score of what stands behind the same word
 COPIED = 0.7  # of values and outputs: their product is what a layer adds of what it finds
 
 
 @torch.no_grad()
-def start_language(model: Any, frequent: Sequence[int] = ()) -> None:
+def start_language(model: Any, frequent: Sequence[int] = (), vocabulary: Mapping[str, int] | None = None) -> None:
     """Weights of a Llama with an even number of heads, in place. ``frequent``: the words that pictures are told in, the
     most frequent first; each begins with a channel of its own, as many as there are, so that a sum of them can be taken
-    to pieces again.
+    to pieces again. ``vocabulary``: of a byte-level tokenizer; "Red" and "red", with a space before or without, begin
+    alike, or an answer that opens with a capital is another word than what was found.
 
     Half of the channels are for a word itself and half for those before it, which the first layer copies there: half
     of its heads the last one, the others the mean of a few. In the later layers heads look up: a word attends to what
@@ -50,6 +52,10 @@ def start_language(model: Any, frequent: Sequence[int] = ()) -> None:
     embedding[:, own].normal_(std=0.5 * math.sqrt(width / room))
     told = torch.tensor(frequent[:room], dtype=torch.long)
     embedding[told, own] = 0.5 * math.sqrt(width) * torch.eye(room)[: len(told)]
+    forms = torch.zeros(2, width)
+    forms[:, own].normal_(std=0.5 * math.sqrt(width / room))
+    for word, first, larger, further in _alike(vocabulary or {}, told.tolist()):
+        embedding[word] = embedding[first] + FORM * (larger * forms[0] + further * forms[1])
     model.get_output_embeddings().weight.copy_(0.1 * embedding)
     embedding[:, 0] = LOUD
     scale = float(embedding.square().mean(1).sqrt().mean())
@@ -95,3 +101,20 @@ def start_language(model: Any, frequent: Sequence[int] = ()) -> None:
             met = LAST[2] * (0.5 / scale) ** 2 * len(still) * width / room  # product of a word and itself, not scaled
             same *= math.sqrt(REPEATED * math.sqrt(size) / met)
             query[repeating, own], key[repeating, before] = same.flatten(0, 1), same.flatten(0, 1)
+
+
+def _alike(vocabulary: Mapping[str, int], first: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
+    """Words that are another one but for a capital or the space before it: the word, the other (of ``first`` where one
+    is there), and by how many capitals and spaces it has more."""
+    names = {word: name for name, word in vocabulary.items()}
+    found: dict[str, tuple[int, int, int]] = {}
+    for word in [*(w for w in first if w in names), *sorted(names.keys() - set(first))]:
+        bare = names[word].removeprefix("\u0120")
+        if len(bare) < 2 or not bare.isalpha() or bare.isupper():
+            continue
+        capital, spaced = int(bare[0].isupper()), int(bare != names[word])
+        if bare.lower() in found:
+            other, had_capital, had_space = found[bare.lower()]
+            yield word, other, capital - had_capital, spaced - had_space
+        else:
+            found[bare.lower()] = word, capital, spaced

@@ -127,6 +127,22 @@ def test_a_language_model_starts_by_looking_behind_the_same_word() -> None:
     assert (second[0, 2:, again, again - 29].mean(1) > 0.6).all()
 
 
+def test_words_begin_alike_that_differ_by_a_capital_or_a_space() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 256, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=40, **sizes))
+    start_language(
+        model, [7], {"\u0120red": 7, "Red": 8, "\u0120Red": 9, "\u0120ring": 10, "Ring": 11, "A": 12, "a": 13}
+    )
+    table = model.get_input_embeddings().weight[:, 1:].detach()
+    near = torch.nn.functional.cosine_similarity(table[:, None], table, dim=-1)
+    assert min(near[7, 8], near[7, 9], near[8, 9], near[10, 11]) > 0.7
+    assert max(near[7, 10], near[8, 11], near[12, 13]) < 0.5
+    assert torch.allclose(
+        table[8] - table[7], table[11] - table[10], atol=1e-5
+    )  # capital and no space, whatever the word
+
+
 def test_a_told_picture_says_what_lies_where() -> None:
     torch.manual_seed(0)
     embedding = torch.randn(30, 64)
