@@ -25,7 +25,7 @@ def test_the_demo_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         whole = {f"stages.tune.data.{name}.weight": 1.0 for name in recipe.stages["tune"].data}
         return recipe.evolve(SHORT | whole)
 
-    for name, value in {"TRAIN": 40, "TEST": 30, "LOOKUPS": 40, "CHATS": 40, "ASKED": 4, "demo_recipe": small}.items():
+    for name, value in {"TRAIN": 40, "TEST": 30, "CONVERSATIONS": 40, "ASKED": 4, "demo_recipe": small}.items():
         monkeypatch.setattr(demo_run, name, value)
     out = tmp_path / "demo"
     results = demo_run.demo(out, seed=3)
