@@ -11,8 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from llavakit.engine.huge import hold_at
-
 # oneDNN compiles its kernels for each number of tokens, which takes milliseconds; so only some numbers occur. Those in
 # between cost no more: the time goes into reading the matrix. In float32 even four tokens take less than one or two.
 SMALL = (1, 4, 6, 8, 12, 16, 24, 32)
@@ -63,8 +61,6 @@ class Linear:
                 part.weight.data = view
         if pack:
             self.blocks = torch.ops.mkldnn._reorder_linear_weight(self.weight)
-            if hasattr(torch.ops.mkldnn, "data_ptr"):
-                hold_at(torch.ops.mkldnn.data_ptr(self.blocks), torch.ops.mkldnn._nbytes(self.blocks))
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.blocks is not None:

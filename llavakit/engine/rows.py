@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 
 from llavakit.engine.attend import Chain, Shared, Sharing, length, part
-from llavakit.engine.huge import hold
 from llavakit.engine.kernel import Attention, kernel
 
 FIRST_ROOM = 64
@@ -84,9 +83,7 @@ class Rows:
         for name in ("keys", "values"):
             old = getattr(self, name)
             # Zeros, not whatever the memory holds: a masked value is multiplied by nought, and NaN survives that.
-            new = hold(old.new_empty(shape)) if old.device.type == "cpu" else old.new_empty(shape)
-            if not exact:
-                new.zero_()
+            new = old.new_empty(shape) if exact else old.new_zeros(shape)
             new[:, :had, :, :room] = old
             setattr(self, name, new)
 

@@ -11,7 +11,6 @@ import torch
 from llavakit.engine import kernel
 from llavakit.engine.attend import Shared
 from llavakit.engine.decoder import _turned
-from llavakit.engine.huge import hold
 from llavakit.engine.rows import OneEach, Rows
 
 LAYERS = 2
@@ -88,13 +87,6 @@ def test_what_is_turned_and_stored_in_one_call_is_what_torch_turns_and_stores(dt
     wanted = torch.nn.functional.rms_norm(x.float(), [24], weight.float(), 1e-5).to(dtype)
     assert rows.kernel is not None
     torch.testing.assert_close(rows.kernel.norm(x, weight, 1e-5), wanted, **close)
-
-
-def test_memory_in_huge_pages_holds_what_it_held() -> None:
-    for size in (10, 3 << 20):
-        before = torch.randn(size)
-        moved = before.clone()
-        assert hold(moved).data_ptr() == moved.data_ptr() and torch.equal(moved, before)
 
 
 def test_without_a_compiler_torch_attends(
