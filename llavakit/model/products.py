@@ -9,7 +9,6 @@ computes the same way, or a run, its resumption and its repetition would differ 
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
 import time
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import Any
 import torch
 
 from llavakit.base.cache import cache_folder
-from llavakit.base.files import write_json
+from llavakit.base.files import write_text
 from llavakit.base.log import log
 
+CHOICES = ("none", "ieee", "bf16")
 FASTER = 1.4
 EXACT = 4e-6  # of the largest entry; products in bfloat16 are at 2e-3
 
@@ -30,16 +30,25 @@ def choose_products() -> None:
     how: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     if not torch.backends.mkldnn.is_available() or how.fp32_precision not in ("none", "ieee"):
         return
-    kept = cache_folder() / f"products-{_machine()}.json"
-    try:
-        precision = json.loads(kept.read_text(encoding="utf-8"))["precision"]
-    except FileNotFoundError:
-        precision = _measured(how)
+    kept = cache_folder() / f"products-{_machine()}"
+    chosen = _read(kept)
+    if chosen not in CHOICES:
+        chosen = _measured(how)
         try:
-            write_json(kept, {"precision": precision})
+            write_text(kept, chosen)
         except OSError as error:
             log.warning(f"how products are computed is measured again at every start: {kept}: {error.strerror}")
-    how.fp32_precision = precision
+    how.fp32_precision = chosen
+
+
+def _read(kept: Path) -> str | None:
+    try:
+        return kept.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        log.warning(f"{kept} cannot be read and is made anew: {error}")
+        return None
 
 
 def _machine() -> str:

@@ -59,6 +59,8 @@ def _changes(recipe: Recipe, name: str, machines: Machines) -> Iterator[tuple[st
     rows = [stage.row_tokens // divisor for divisor in (2, 4, 8) if stage.row_tokens // divisor >= 256]
     for tokens in rows:
         yield f"stages.{name}.row_tokens={tokens}", changed({"row_tokens": tokens}), machines
+    if stage.optimiser != "adamw":
+        return  # the others are for one process, whose weights are all its own
     more = [n for n in (2, 4, 8) if n > machines.count]
     for number in more:
         yield f"{number} GPUs", recipe, replace(machines, count=number)

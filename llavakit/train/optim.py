@@ -56,7 +56,7 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
     from torchao.optim import AdamW8bit
 
     class Adam(AdamW8bit):
-        def step(self, closure: Callable[[], float] | None = None) -> None:
+        def step(self, closure: Callable[[], float] | None = None) -> float | None:
             rates = [group["lr"] for group in self.param_groups]
             for group in self.param_groups:
                 group["lr"] = torch.tensor(float(group["lr"]))  # a number would be compiled in
@@ -65,9 +65,10 @@ def adamw8bit(groups: list[dict[str, Any]], betas: tuple[float, float]) -> torch
             how = "default" if weights >= COMPILED else "force_eager"
             with torch.compiler.set_stance(how), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torchao's types, said by what compiles them
-                super().step()
+                loss: float | None = super().step(closure)
             for group, rate in zip(self.param_groups, rates, strict=True):
                 group["lr"] = rate
+            return loss
 
     return Adam(groups, betas=betas, bf16_stochastic_round=True)
 

@@ -28,6 +28,7 @@ from llavakit.train.budget import Budget, Memory, largest_row
 from llavakit.train.flops import Cost, Work
 from llavakit.train.gpus import Gpu
 from llavakit.train.optim import check
+from llavakit.train.preflight import check_ranks
 from llavakit.train.schedule import warmup_steps
 from llavakit.train.shard import prepare
 from llavakit.train.stage import Recipe, Stage
@@ -166,6 +167,8 @@ def stage_sizes(recipe: Recipe, name: str, square: int) -> tuple[Sizes, int, boo
 
 def _stage(recipe: Recipe, name: str, square: int, machines: Machines | None) -> StagePlan:
     stage = recipe.stages[name]
+    if machines is not None:
+        check_ranks(name, stage, machines.count)
     sizes, samples, known, lengths = stage_sizes(recipe, name, square)
     model, memory = budget(recipe, name, sizes)
     cost = Cost.of(model)

@@ -25,7 +25,7 @@ def preflight(recipe: Recipe, device: torch.device, trackers: Sequence[str] = ()
     if recipe.precision == "bfloat16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
         raise BadRequest(f"precision: {torch.cuda.get_device_name(device)} has no bfloat16; set precision=float32")
     for name, stage in recipe.stages.items():
-        check_ranks(name, stage)
+        check_ranks(name, stage, world_size())
         for key, sources in (("data", stage.data), ("validation.sources", stage.validation.sources)):
             for source, spec in sources.items():
                 _check_file(f"stages.{name}.{key}.{source}", spec)
@@ -37,9 +37,8 @@ def preflight(recipe: Recipe, device: torch.device, trackers: Sequence[str] = ()
             questions_of(bench, asked)
 
 
-def check_ranks(name: str, stage: Stage) -> None:
-    """Raises :class:`BadRequest` for what one process can do and several cannot."""
-    ranks = world_size()
+def check_ranks(name: str, stage: Stage, ranks: int) -> None:
+    """Raises :class:`BadRequest` for what one process can do and ``ranks`` cannot."""
     if ranks == 1:
         return
     if stage.optimiser == "muon":

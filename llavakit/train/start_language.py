@@ -67,13 +67,11 @@ def start_language(model: Any, frequent: Sequence[int] = (), vocabulary: Mapping
     for index, layer in enumerate(model.model.layers):
         attention = layer.self_attn
         query, key, value, out = (getattr(attention, f"{name}_proj").weight for name in "qkvo")
-        query *= 0.2 * (index == 0)
-        key *= 0.2 * (index == 0)
-        value.zero_()
-        out.zero_()
+        for weight, noise in ((query, 0.2), (key, 0.2), (value, 0.0), (out, 0.0)):
+            weight *= noise if index == 0 else 0.0
         value[looking, own], value[repeating, own] = words, words
         if index == 0:
-            for heads, channels, (back, score, weight) in (
+            for heads, channels, (back, score, share) in (
                 (looking, near, FEW),
                 (repeating, (speeds > NEAR[0]).float(), LAST),
             ):
@@ -83,12 +81,11 @@ def start_language(model: Any, frequent: Sequence[int] = (), vocabulary: Mapping
                 turned = torch.cat([channels * (cosine + sine), channels * (cosine - sine)])
                 query[heads, 0] = strength * turned.repeat(half)
                 key[heads, 0] = strength * torch.cat([channels, channels]).repeat(half)
-                out[before, heads] = weight * scale * words.T
+                out[before, heads] = share * scale * words.T
             continue
         value *= COPIED
         out[own, looking], out[own, repeating] = COPIED * words.T, COPIED * words.T
-        kinds = [looking] if index == 1 else [looking, repeating]
-        for heads in kinds:
+        for heads in [looking] if index == 1 else [looking, repeating]:
             like = torch.randn(half, size, room) * BLUR * math.sqrt(size / len(still) / width)
             like *= torch.cat([far, far])[:, None]
             like[:, still, range(len(still))] += ALIKE * (size / 64) ** 0.25

@@ -96,6 +96,11 @@ def test_products_stay_exact_however_fast(monkeypatch: pytest.MonkeyPatch, tmp_p
         a, b = torch.randn(300, 512), torch.randn(512, 700)
         exact = a.double() @ b.double()
         assert (a @ b - exact).abs().max() <= 4e-6 * exact.abs().max()
+        (kept,) = (tmp_path / "llavakit").iterdir()
+        kept.write_text("bf")  # cut off
+        how.fp32_precision = before
+        products.choose_products()
+        assert how.fp32_precision == before == kept.read_text()  # measured again
     finally:
         how.fp32_precision = before
 

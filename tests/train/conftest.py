@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,23 @@ def finished(recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type:
     finally:
         torch.set_num_threads(threads)
     return out
+
+
+@pytest.fixture()
+def break_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """``break_off(recipe, out, 5)`` trains until it is interrupted as by Ctrl-C, in the step after the fifth."""
+    from llavakit.train import run as running
+
+    def broken(recipe, out: Path, steps: int) -> None:  # type: ignore[no-untyped-def]
+        done, one_step = iter(range(steps)), running.train_step
+
+        def step(*args: object) -> object:
+            if next(done, None) is None:
+                raise KeyboardInterrupt
+            return one_step(*args)  # type: ignore[arg-type]
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(running, "train_step", step)
+            running.train(recipe, out)
+
+    return broken

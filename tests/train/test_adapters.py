@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from llavakit.model.adapters import Lora, merge
 from llavakit.model.checkpoint import native_state
 from llavakit.model.encode import encode
 from llavakit.model.parts import count
-from llavakit.train import run as running
 from llavakit.train.optim import make_optimiser
 from llavakit.train.run import train
 from llavakit.train.shard import prepare
@@ -120,21 +120,11 @@ def test_what_stage_two_lacks_is_said_before_stage_one(
 
 
 def test_an_interrupted_run_with_dropout_ends_in_the_same_bytes(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, tmp_path: Path, break_off: Callable[..., None]
 ) -> None:
     lora = recipe.evolve(stages={"tune": stage_of(recipe, **SMALL, dropout=0.3)})
     whole = train(lora, tmp_path / "whole")
-    steps = iter(range(6))
-    one_step = running.train_step
-
-    def step(*args: Any) -> object:
-        if next(steps) == 5:
-            raise KeyboardInterrupt
-        return one_step(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running, "train_step", step)
-        train(lora, tmp_path / "broken")
+    break_off(lora, tmp_path / "broken", 5)
     reader = FileSystemReader(tmp_path / "broken" / "snapshots" / "tune-0000004")
     kept = reader.read_metadata().state_dict_metadata
     assert kept and all("lora_" in name or "projector" in name for name in kept), "only what learns is kept"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +62,9 @@ def test_killed_at_any_moment_a_run_ends_in_the_same_bytes(finished: Path, tmp_p
 
 
 @pytest.fixture()
-def interrupted(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(recipe: Recipe, tmp_path: Path, break_off: Callable[..., None]) -> Path:
     """A run that ended in its sixth step, with snapshots of the second and the fourth."""
-    steps = iter(range(6))
-
-    def step(*args: object) -> object:
-        if next(steps) == 5:
-            raise KeyboardInterrupt
-        return one_step(*args)  # type: ignore[arg-type]
-
-    one_step = running.train_step
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running, "train_step", step)
-        train(recipe, tmp_path / "run")
+    break_off(recipe, tmp_path / "run", 5)
     left = sorted(path.name for path in (tmp_path / "run" / "snapshots").iterdir())
     assert left == ["align-0000002", "align-0000004"]
     return tmp_path / "run"

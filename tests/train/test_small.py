@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,6 @@ from safetensors.torch import load_file
 
 from llavakit.base.errors import BadRequest
 from llavakit.recipes import resolve
-from llavakit.train import run as running
 from llavakit.train.gpus import GPUS
 from llavakit.train.optim import adamw8bit
 from llavakit.train.plan import Machines, plan
@@ -30,7 +30,7 @@ def tuning(recipe: Recipe) -> Recipe:
 
 
 def test_they_learn_as_large_ones_do_and_a_run_goes_on_exactly(
-    tuning: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuning: Recipe, tmp_path: Path, break_off: Callable[..., None]
 ) -> None:
     small = tuning.evolve(SMALL)
     train(tuning, tmp_path / "large")
@@ -42,16 +42,7 @@ def test_they_learn_as_large_ones_do_and_a_run_goes_on_exactly(
     model = tmp_path / "small" / "model" / "model.safetensors"
     assert {tensor.dtype for tensor in load_file(model).values()} == {torch.bfloat16}
 
-    one_step, steps = running.train_step, iter(range(6))
-
-    def step(*args: object) -> object:
-        if next(steps) == 5:
-            raise KeyboardInterrupt
-        return one_step(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running, "train_step", step)
-        train(small, tmp_path / "broken")
+    break_off(small, tmp_path / "broken", 5)
     train(small, tmp_path / "broken", resume=True)
     assert (tmp_path / "broken" / "model" / "model.safetensors").read_bytes() == model.read_bytes()
 
@@ -77,6 +68,8 @@ def test_the_13b_fits_on_one_gpu_with_them() -> None:
     room = 2**30 * GPUS["h200"].usable
     assert large.total > room > 1.1 * small.total
     assert small.optimiser == pytest.approx(large.optimiser / 4, rel=0.02)
+    with pytest.raises(BadRequest, match="adamw8bit is for one process, and here are 2"):
+        plan(recipe.evolve(SMALL), Machines(GPUS["h200"], 2))
 
 
 def test_what_cannot_be_is_refused(tuning: Recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from safetensors.torch import load_file
 from benchmarks.rows.pictures import noise
 from llavakit.base.errors import BadRequest
 from llavakit.engine.load import load
-from llavakit.train import run as running
 from llavakit.train.run import train
 from llavakit.train.stage import Recipe
 
@@ -45,18 +45,9 @@ def test_tuning_on_tiles_learns_and_is_saved_as_llava_next(tuned: Path, tiles: R
 
 
 def test_resumed_on_tiles_it_ends_in_the_same_bytes(
-    tuned: Path, tiles: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tuned: Path, tiles: Recipe, tmp_path: Path, break_off: Callable[..., None]
 ) -> None:
-    steps, one_step = iter(range(100)), running.train_step
-
-    def step(*args: object) -> object:
-        if next(steps) == 17:
-            raise KeyboardInterrupt
-        return one_step(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running, "train_step", step)
-        train(tiles, tmp_path / "run")
+    break_off(tiles, tmp_path / "run", 17)
     assert (tmp_path / "run" / "snapshots" / "tune-0000004").is_dir()
     train(tiles, tmp_path / "run", resume=True)
     name = "model/model.safetensors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from llavakit.eval.run import BENCHMARKS
 from llavakit.model import checkpoint
 from llavakit.model.encode import encode
 from llavakit.model.llava import Batch
-from llavakit.train import run as running
 from llavakit.train.run import train
 from llavakit.train.stage import Recipe
 from llavakit.train.validate import some
@@ -95,18 +95,9 @@ def test_the_best_weights_are_kept(seen: Path) -> None:
 
 
 def test_interrupted_it_measures_the_same(
-    seen: Path, watched: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seen: Path, watched: Recipe, tmp_path: Path, break_off: Callable[..., None]
 ) -> None:
-    steps, one_step = iter(range(100)), running.train_step
-
-    def step(*args: object) -> object:
-        if next(steps) == 9:
-            raise KeyboardInterrupt
-        return one_step(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running, "train_step", step)
-        train(watched, tmp_path / "run")
+    break_off(watched, tmp_path / "run", 9)
     state = json.loads((tmp_path / "run" / "snapshots" / "tune-0000008" / "state.json").read_text())
     assert state["value"] == lines(seen)[7]["valid/loss"]
     train(watched, tmp_path / "run", resume=True)
