@@ -1,18 +1,35 @@
-"""Packing: examples of one step -> rows of at most ``capacity`` tokens, each as full as what is left allows."""
+"""Packing: examples of one step -> rows of at most ``capacity`` tokens, as few as a short search finds."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
+
+TRIES = 20
+"""Orders at most. On LLaVA's lengths in rows of 4096 the first leaves 1 row in 26 too many, 20 hardly ever one."""
 
 
 def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Indices of ``lengths`` grouped into rows: the longest that is left, and with it those that fill its row best.
-    Within a row indices ascend; an example longer than ``capacity`` has a row of its own."""
-    left = sorted(range(len(lengths)), key=lambda i: (lengths[i], -i))
-    rows = []
+    """Indices of ``lengths`` grouped into rows: of one order after another the next that is left, and with it those
+    that fill its row best. The longest first, then by (seeded) chance, since what is left over in the end depends on
+    it. Within a row indices ascend; an example longer than ``capacity`` has a row of its own."""
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], -i))
+    best = _rows(order, lengths, capacity)
+    fewest = -(-sum(min(length, capacity) for length in lengths) // capacity)
+    chance = random.Random(0)
+    for _ in range(TRIES):
+        if len(best) <= fewest:
+            break
+        chance.shuffle(order)
+        best = min(best, _rows(order, lengths, capacity), key=len)
+    return best
+
+
+def _rows(order: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    left, rows = list(order), []
     while left:
-        longest = left.pop()
-        row = [longest, *_fullest(left, lengths, capacity - lengths[longest])]
+        first = left.pop()
+        row = [first, *_fullest(left, lengths, capacity - lengths[first])]
         taken = set(row)
         left = [i for i in left if i not in taken]
         rows.append(sorted(row))
