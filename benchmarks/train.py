@@ -128,7 +128,7 @@ def timed(
 
 
 def made(options: argparse.Namespace, stage: int, side: str, precision: str) -> Any:
-    chosen = stage_of(stage, options.batch, options.row_tokens, options.checkpoint)
+    chosen = stage_of(stage, options.batch, options.row_tokens, options.checkpoint, options.compile)
     return SIDES[side](options.size, chosen, DTYPES[precision], device(options))
 
 
@@ -248,6 +248,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint", default="none", choices=["none", "layers", "products"], help="what is recomputed"
     )
+    parser.add_argument("--compile", action="store_true", help="the language model's layers")
     parser.add_argument("--steps", type=int, default=3, help="different batches, each timed")
     parser.add_argument("--rounds", type=int, default=2, help="times that each is timed, of which the least counts")
     parser.add_argument("--seed", type=int, default=0)

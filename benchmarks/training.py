@@ -74,9 +74,9 @@ def parts(size: str, device: str) -> tuple[Any, Perceptron, Any]:
     return vision, connector, language
 
 
-def stage_of(number: int, batch: int, row_tokens: int, checkpoint: str = "none") -> Stage:
+def stage_of(number: int, batch: int, row_tokens: int, checkpoint: str = "none", compile: bool = False) -> Stage:
     given = {"data": {"data": {"path": "none"}}, "batch_size": batch, "row_tokens": row_tokens}
-    return Stage.parse({**STAGES[number], **given, "checkpoint": checkpoint})
+    return Stage.parse({**STAGES[number], **given, "checkpoint": checkpoint, "compile": compile})
 
 
 def examples(samples: Sequence[Sample], seed: int = 0) -> list[Example]:

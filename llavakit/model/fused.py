@@ -1,6 +1,7 @@
 """Steps between the matrix products, each one autograd node that keeps little and goes over memory few times.
 
-For a CPU, where transformers' own are chains of passes. Within autocast they hand on what the next product takes.
+For a CPU, where transformers' own are chains of passes. Within autocast they hand on what the next product takes. To
+torch.compile, which joins passes by itself, they are the plain formulas.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ def product_dtype(x: torch.Tensor) -> torch.dtype:
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     """``x / rms(x) * weight``, float[..., H], for the next matrix product."""
+    if torch.compiler.is_compiling():
+        wide = x.float()
+        unit = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        return (unit * weight).to(product_dtype(x))
     out: torch.Tensor = _RmsNorm.apply(x, weight, eps, product_dtype(x))
     return out
 
@@ -47,6 +52,9 @@ class _RmsNorm(torch.autograd.Function):
 
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary positions. ``x`` float[T, heads, d]; ``cos``, ``sin`` float[T, 1, d / 2] of the same type."""
+    if torch.compiler.is_compiling():
+        a, b = x.chunk(2, -1)
+        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
     out: torch.Tensor = _Rotate.apply(x, cos, sin)
     return out
 
@@ -77,6 +85,8 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, way: int) -> 
 
 def silu_times(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """``silu(gate) * up``; keeps these two alone."""
+    if torch.compiler.is_compiling():
+        return torch.nn.functional.silu(gate) * up
     out: torch.Tensor = _SiluTimes.apply(gate, up)
     return out
 

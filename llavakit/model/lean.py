@@ -7,6 +7,7 @@ computed whose next token is supervised: keys and values of all, queries and all
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from llavakit.base.errors import BadRequest
 from llavakit.model.attention import attend, packed, segmented
 from llavakit.model.blocks import Queries
 from llavakit.model.fused import rms_norm, rotate, silu_times
@@ -110,10 +112,20 @@ def _plain_layer(layer: Any, args: tuple[Any, ...], hidden_states: torch.Tensor,
     return out
 
 
-def recompute(language_model: Any, how: Recompute) -> None:
-    """Has the layers of ``language_model`` keep, when they train, only what ``how`` says."""
+def arrange_layers(language_model: Any, recompute: Recompute, compiled: bool) -> None:
+    """Has the layers of ``language_model`` keep, when they train, only what ``recompute`` says, and run what stands
+    before and after attention ``compiled``. Raises :class:`BadRequest` for layers that it cannot."""
     for layer in language_model.base_model.layers:
-        layer.recompute = how
+        if compiled and not _known(layer):
+            raise BadRequest(f"compile: a {type(layer).__name__}, or one with dropout, is not compiled; leave it out")
+        layer.recompute, layer.compiled = recompute, compiled
+
+
+@functools.cache
+def _halves(compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What stands before attention and after it. Attention itself depends on the lengths of the segments, of which
+    every list would be compiled anew."""
+    return (torch.compile(_before, dynamic=True), torch.compile(_after, dynamic=True)) if compiled else (_before, _after)
 
 
 def _layer(
@@ -124,18 +136,30 @@ def _layer(
     queries: Queries | None,
 ) -> torch.Tensor:
     """``x`` float[1, T, H] -> float[1, T, H], or [1, S, H] of the S ``queries``."""
-    x = x[0]
+    before, after = _halves(getattr(layer, "compiled", False))
+    x, q, k, v = before(layer, x[0], positions, None if queries is None else queries.index)
+    read = attend(q, k, v, segments, layer.self_attn.scaling, _window(layer.self_attn), queries)
+    out: torch.Tensor = after(layer, x, read)
+    return out
+
+
+def _before(
+    layer: Any, x: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor], asking: torch.Tensor | None
+) -> tuple[torch.Tensor, ...]:
+    """``x`` float[T, H] -> those of it that are ``asking``, their queries [heads, S, d], all keys and values."""
     attention, normed = layer.self_attn, norm(layer.input_layernorm, x)
-    asking = normed
     cos, sin = (half[0, :, None, : half.shape[-1] // 2] for half in positions)
     k = _heads(attention, "k", normed, cos, sin)
     v = attention.v_proj(normed).unflatten(-1, (-1, attention.head_dim))
-    if queries is not None:
-        x, asking, cos, sin = (t.index_select(0, queries.index) for t in (x, normed, cos, sin))
-    q = _heads(attention, "q", asking, cos, sin)
-    q, k, v = (t.transpose(0, 1) for t in (q, k, v))
-    read = attend(q, k, v, segments, attention.scaling, _window(attention), queries)
-    x = x + attention.o_proj(read.transpose(0, 1).flatten(1))
+    if asking is not None:
+        x, normed, cos, sin = (t.index_select(0, asking) for t in (x, normed, cos, sin))
+    q = _heads(attention, "q", normed, cos, sin)
+    return x, q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+
+
+def _after(layer: Any, x: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+    """What was ``read`` float[heads, S, d], added to ``x`` [S, H], and the MLP: [1, S, H]."""
+    x = x + layer.self_attn.o_proj(read.transpose(0, 1).flatten(1))
     # Not a view, of which FSDP would warn.
     return x[None] + _mlp(layer.mlp, norm(layer.post_attention_layernorm, x))[None]
 

@@ -68,6 +68,8 @@ class Stage(Config):
     checkpoint: Recompute = "none"
     """What of the language model's layers backward computes again instead of keeping: ``layers``: all but their
     inputs; ``products``: all but these and the results of matrix products (less time, more memory)."""
+    compile: bool = False
+    """Whether the language model's layers are compiled, all but their attention, when they first run (a minute)."""
     features: str | None = None
     """A folder where the features of a tower that is frozen are kept, for later epochs and other runs."""
     features_gib: float = Field(100.0, gt=0)
@@ -106,6 +108,8 @@ class Stage(Config):
             raise ValueError(f"warmup: {self.warmup:g} is neither a share of the steps nor a number of them")
         if self.tower_layers is not None and "vision_tower" not in self.train:
             raise ValueError("tower_layers: vision_tower is not named in train, so none of its layers learns")
+        if self.compile and self.checkpoint == "products":
+            raise ValueError("checkpoint: products cannot be told apart inside compiled layers; choose layers or none")
         if self.features is not None and ("vision_tower" in self.train or self.augment):
             raise ValueError("features: they cannot be kept, since the tower trains or pictures are augmented")
         if self.decode == "fast" and isinstance(self.image, AnyRes):
