@@ -125,7 +125,9 @@ def arrange_layers(language_model: Any, recompute: Recompute, compiled: bool) ->
 def _halves(compiled: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """What stands before attention and after it. Attention itself depends on the lengths of the segments, of which
     every list would be compiled anew."""
-    return (torch.compile(_before, dynamic=True), torch.compile(_after, dynamic=True)) if compiled else (_before, _after)
+    if not compiled:
+        return _before, _after
+    return torch.compile(_before, dynamic=True), torch.compile(_after, dynamic=True)
 
 
 def _layer(

@@ -35,7 +35,7 @@ def test_loss_and_gradients_are_those_of_plain_layers(recompute: Recompute) -> N
 
 
 def test_one_pair_of_halves_serves_all_layers_and_lengths() -> None:
-    """A graph for layers before attention, one for the last there, and the same after it; not one a layer, or a step."""
+    """A graph for layers before attention, one for the last there, and as many after it; not one a layer or step."""
     counters = torch._dynamo.utils.counters
     torch._dynamo.reset()
     counters.clear()
