@@ -129,7 +129,8 @@ def pretrain_language(spec: Backbones, captions: Sequence[str], tokenizer: Any, 
 
     examples = [example for *_, lesson in lessons for example in lesson]
     log.info(f"language: {sum(map(len, examples)):,} tokens of {len(examples):,} texts, {len(tokenizer)} words")
-    optimise("language", model, loss, size.steps, size.lr, spec.precision, metrics)
+    # What comes late in the lessons is learnt at the full rate, too.
+    optimise("language", model, loss, size.steps, size.lr, spec.precision, metrics, falls=0.25)
     with writing(out) as temporary, quiet():
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

@@ -20,15 +20,16 @@ def optimise(
     lr: float,
     precision: str,
     metrics: JsonlLog,
+    falls: float = 0.5,
 ) -> None:
     """Muon for the matrices inside the layers, AdamW for the rest; clip 1.0. The rate rises over 5 % of the steps,
-    holds, and falls to 0 over the last half: what comes late in the lessons is learnt at the full rate, too."""
+    holds, and falls to 0 over the last ``falls`` of them."""
     optimiser = muon(model, lr, weight_decay=0.01)
     model.train()
     bar = progress(total=steps, desc=name, unit="step")
     start = time.perf_counter()
     for step in range(steps):
-        rate = set_rates(optimiser, min(1.0, (step + 1) / (0.05 * steps), 2 * (1 - step / steps)))["all"]
+        rate = set_rates(optimiser, min(1.0, (step + 1) / (0.05 * steps), (1 - step / steps) / falls))["all"]
         optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
             loss = loss_of_next()

@@ -26,7 +26,7 @@ OWN = 0.5  # of a word's own part in what it looks up, to that of the words befo
 ALIKE, BLUR = 1.0, 0.5  # scale of looking up: for the words that have a channel of their own, and for chance
 FORM = 0.5  # of a word: how far a capital, or the space before it, moves it
 REPEATED = 20.0  # score of what stands behind the same word
-COPIED = 0.7  # of values and outputs: their product is what a layer adds of what it finds
+COPIED = 0.85  # of values and outputs: their product is what a layer adds of what it finds
 
 
 @torch.no_grad()

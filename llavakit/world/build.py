@@ -4,7 +4,8 @@ benchmarks.
 ::
 
     out/images/{train,test}/00000.jpg    out/align.json           stage 1
-    out/words/{lookup,talk,chat}.json    out/tune/<name>.json     for the language model; stage 2, a file an ingredient
+    out/words/{lookup,talk,lists,chat}.json   for the language model
+    out/tune/<name>.json                 stage 2, a file an ingredient
     out/words/regions.json               what the pictures that those speak of would show; they are not drawn
     out/regions.json                     every item's box and phrase, for the vision tower
     out/captions.jsonl                   captions and boxes of the training pictures, for a teacher
@@ -29,15 +30,15 @@ from llavakit.base.files import read_json, write_json, write_text, writing
 from llavakit.base.log import progress
 from llavakit.world.ask.table import CAPTION, INGREDIENTS, REGIONS, questions
 from llavakit.world.benchmarks import write_benchmarks
-from llavakit.world.corpus import chat, lookup, regions, small_talk
+from llavakit.world.corpus import chat, lists, lookup, regions, small_talk
 from llavakit.world.draw import draw
 from llavakit.world.sample import sample_scene
 from llavakit.world.told import told
 
-VERSION = 8  # of the world itself: raise it when the same arguments give other files
+VERSION = 9  # of the world itself: raise it when the same arguments give other files
 TOLD = "told"
 _WRITTEN = (CAPTION, REGIONS, *INGREDIENTS.values())
-_WORDS = {"lookup": lookup, "talk": small_talk, "chat": chat, "regions": regions}
+_WORDS = {"lookup": lookup, "talk": small_talk, "lists": lists, "chat": chat, "regions": regions}
 _CHUNK = 100  # pictures, or conversations x 10, a task
 
 Summary = dict[str, Any]

@@ -2,32 +2,35 @@
 
 It learns the world's language from them, and to look things up in what stands before: first from :func:`lookup`, short
 questions about one scene, and from :func:`small_talk`, whose words are to be copied; when it can, also from
-:func:`chat`, all that is asked. (The other way round long answers drown the short ones, and look-up does not form.) A
-scene is told as the regions of a picture. These scenes (split "words") are free to name held-out combinations, which no
-picture in training shows.
+:func:`lists`, everything in a scene, and :func:`chat`, all that is asked. (The other way round long answers drown the
+short ones, and look-up does not form.) A scene is told as the regions of a picture. These scenes (split "words") are
+free to name held-out combinations, which no picture in training shows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llavakit.world.ask.exchange import Dialogue
 from llavakit.world.ask.facts import draw_facts
 from llavakit.world.ask.phrase import pick
-from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, REGIONS
+from llavakit.world.ask.table import ALL_PAIRS, CAPTION, INGREDIENTS, REGIONS, Ingredient
 from llavakit.world.ask.talk import talk
 from llavakit.world.sample import rng_of, sample_scene
 
 _KINDS = (CAPTION, *INGREDIENTS.values())
+_LISTS = (CAPTION, INGREDIENTS["detail"], INGREDIENTS["textcaps"])
 _LOOKUPS = 5  # few: what was answered before is an easier place to look than the picture
+# That something is not there is learnt late, and only where it is asked often; how many there are, not at all so soon.
+_LOOKED_UP = ("color", "shape", "size", "pattern", "place", "presence", "presence", "presence")
 
 
 def lookup(seed: int, index: int) -> dict[str, Any]:
-    """Conversation ``index`` of short questions, a record of LLaVA's JSON format; a fifth end with a description."""
+    """Conversation ``index`` of short questions, a record of LLaVA's JSON format."""
     scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, "lookup")
-    dialogue = [fact.exchange().short() for fact in draw_facts(scene, rng, ALL_PAIRS, _LOOKUPS)]
-    if rng.random() < 0.2:
-        dialogue += pick(rng, (CAPTION, INGREDIENTS["detail"])).make(scene, rng, ALL_PAIRS)[0]
+    facts = draw_facts(scene, rng, ALL_PAIRS, _LOOKUPS, _LOOKED_UP)
+    dialogue = [fact.exchange().short() for fact in facts]
     return _record(f"lookup-{index:05d}", index, dialogue)
 
 
@@ -38,15 +41,24 @@ def small_talk(seed: int, index: int) -> dict[str, Any]:
     return _record(f"talk-{index:05d}", None, dialogue)
 
 
+def lists(seed: int, index: int) -> dict[str, Any]:
+    """Conversation ``index`` in which all that a scene shows is named, a record of LLaVA's JSON format."""
+    return _asked(seed, index, "lists", _LISTS)
+
+
 def chat(seed: int, index: int) -> dict[str, Any]:
     """Conversation ``index`` of any kind, a record of LLaVA's JSON format."""
-    scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, "chat")
-    kind = pick(rng, _KINDS)
+    return _asked(seed, index, "chat", _KINDS)
+
+
+def _asked(seed: int, index: int, name: str, kinds: Sequence[Ingredient]) -> dict[str, Any]:
+    scene, rng = sample_scene(seed, index, "words"), rng_of(seed, index, name)
+    kind = pick(rng, kinds)
     dialogues = kind.make(scene, rng, ALL_PAIRS)
     if not dialogues:  # nothing is printed there
         kind = CAPTION
         dialogues = kind.make(scene, rng, ALL_PAIRS)
-    return _record(f"chat-{index:05d}", index if kind.pictured else None, pick(rng, dialogues))
+    return _record(f"{name}-{index:05d}", index if kind.pictured else None, pick(rng, dialogues))
 
 
 def regions(seed: int, index: int) -> dict[str, Any]:

@@ -221,4 +221,4 @@ def test_told_scenes_answer_their_own_questions():
         values = [turn["value"] for turn in talk["conversations"]]
         assert values[0].startswith("<image>") and all(asked.endswith(SHORT) for asked in values[:10:2])
         for said in values[1::2]:
-            assert said.lower() in told or said in ("Yes", "No") or said.isdigit() or said.endswith(".")
+            assert said.lower() in told or said in ("Yes", "No")

@@ -52,7 +52,7 @@ def test_everything_is_there(world):
         lines = [json.loads(line) for line in (out / f"test/{name}.jsonl").read_text().splitlines()]
         assert len(lines) == 10
         assert all(line["image"] is None or (out / line["image"]).is_file() for line in lines)
-    for name in ("lookup", "talk", "chat", "regions"):
+    for name in ("lookup", "talk", "lists", "chat", "regions"):
         assert len(json.loads((out / f"words/{name}.json").read_text())) == 20
     with Image.open(out / "images/train/00000.jpg") as picture:
         assert max(picture.size) == 64
