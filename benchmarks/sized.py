@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import llavakit.engine.load  # noqa: F401  (sets how memory is taken, as for `llavakit ask`)
 from llavakit.chat.conversation import ImageRef, question
 from llavakit.engine.engine import Engine
 from llavakit.engine.sample import Decoding

@@ -18,9 +18,6 @@ __all__ = ["Conversation", "ImageRef", "Turn", "__version__", "load"]
 # shapes: gigabytes within minutes. Read when torch is imported, so it is said here.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "32")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
-# Large tensors in pages of 2 MiB where Linux lets programs ask for them: decoding reads every weight for every token,
-# and is some 10 % faster on a CPU when it does not look up a page for each 4 KiB of them.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # Found when they are first asked for: `import llavakit` must not wait for torch.
 _LAZY = {

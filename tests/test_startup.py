@@ -38,3 +38,11 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("module", "huge"), [("llavakit.train.run", False), ("llavakit.engine.load", True)])
+def test_large_pages_are_for_decoding_alone(module: str, huge: bool) -> None:
+    code = f"import os, {module}; print('THP_MEM_ALLOC_ENABLE' in os.environ)"
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert said.stdout.strip() == str(huge)
