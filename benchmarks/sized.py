@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-import llavakit.engine.load  # noqa: F401  (sets how memory is taken, as for `llavakit ask`)
 from llavakit.chat.conversation import ImageRef, question
 from llavakit.engine.engine import Engine
+from llavakit.engine.load import large_pages
 from llavakit.engine.sample import Decoding
 from llavakit.image.square import normalise
 from llavakit.model import checkpoint
@@ -35,7 +35,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 def build(size: str) -> Path:
-    """Saves a native checkpoint of random weights; returns its directory."""
+    """Saves a native checkpoint of random weights; returns its directory. Takes memory as `llavakit ask` does."""
     from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
     from llavakit.chat.template import TEMPLATES, get_template
@@ -45,6 +45,7 @@ def build(size: str) -> Path:
     from llavakit.model.towers import VisionTower
     from llavakit.train.backbones_language import train_tokenizer
 
+    large_pages()
     (width, hidden, layers, heads), (h, intermediate, depth, attention), words = SIZES[size]
     torch.manual_seed(0)
     vision = CLIPVisionConfig(

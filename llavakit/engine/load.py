@@ -15,11 +15,6 @@ from llavakit.engine.sample import GREEDY, Decoding
 from llavakit.model import checkpoint
 from llavakit.model.quantise import Bits, quantise
 
-# Large tensors in pages of 2 MiB where Linux lets programs ask for them: decoding reads every weight for every token,
-# and is some 10 % faster on a CPU when it does not look up a page for each 4 KiB of them. Not so for training: its
-# tensors come and go, each cleared by the page, and a step takes a quarter longer. Read at the first large tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
 
 class Assistant:
     """A loaded model: :meth:`ask` about a picture, :meth:`chat` with history, :meth:`answer` many conversations."""
@@ -67,12 +62,22 @@ class Chat:
             self.waiting = ()
 
 
+def large_pages() -> None:
+    """Has PyTorch ask for memory in pages of 2 MiB, where Linux gives them, from this process's first large tensor on.
+
+    Decoding reads every weight for every token, and is faster on a CPU where no page is looked up for each 4 KiB.
+    Not so for training, whose tensors come and go, each cleared by the page: figures of both in BENCHMARKS.md.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
 def load(path: str | Path, device: str | None = None, batch_size: int = 32, quantize: Bits | None = None) -> Assistant:
     """Loads a native ``llava`` checkpoint: a directory or a hub id. float32 on a CPU, bfloat16 on a GPU.
 
     With ``quantize`` the language model's layers are held in 8 or 4 bits (:mod:`llavakit.model.quantise`) and all else
     in bfloat16; the device never holds the unquantised layers.
     """
+    large_pages()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.startswith("cuda") or quantize else torch.float32
     model, codec = checkpoint.load(path, dtype, "cpu" if quantize else device)
