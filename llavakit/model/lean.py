@@ -112,12 +112,17 @@ def _plain_layer(layer: Any, args: tuple[Any, ...], hidden_states: torch.Tensor,
     return out
 
 
+def check_compiled(language_model: Any) -> None:
+    """Raises :class:`BadRequest` for layers that are not compiled: unknown ones, and those with dropout in training."""
+    for layer in language_model.base_model.layers:
+        if not _known(layer) or layer.self_attn.attention_dropout:
+            raise BadRequest(f"compile: a {type(layer).__name__}, or one with dropout, is not compiled; leave it out")
+
+
 def arrange_layers(language_model: Any, recompute: Recompute, compiled: bool) -> None:
     """Has the layers of ``language_model`` keep, when they train, only what ``recompute`` says, and run what stands
-    before and after attention ``compiled``. Raises :class:`BadRequest` for layers that it cannot."""
+    before and after attention ``compiled``; whether that can be, :func:`check_compiled` says."""
     for layer in language_model.base_model.layers:
-        if compiled and not _known(layer):
-            raise BadRequest(f"compile: a {type(layer).__name__}, or one with dropout, is not compiled; leave it out")
         layer.recompute, layer.compiled = recompute, compiled
 
 

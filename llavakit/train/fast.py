@@ -14,7 +14,7 @@ from llavakit.train.stage import Stage
 def arrange(model: Llava, stage: Stage) -> None:
     """Sets up matrix products, layers and kept features, in place; to be called once the model has its weights.
 
-    Raises :class:`BadRequest` when the layers cannot be compiled, or features are asked for and cannot be kept.
+    Raises :class:`BadRequest` when features are asked for and cannot be kept.
     """
     if model.device.type == "cpu":
         choose_products()

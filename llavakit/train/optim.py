@@ -13,6 +13,7 @@ from torch import nn
 from llavakit.base.errors import BadRequest
 from llavakit.image.anyres import AnyRes
 from llavakit.model.adapters import require
+from llavakit.model.lean import check_compiled
 from llavakit.model.llava import Llava
 from llavakit.model.native import check_tiles
 from llavakit.model.parts import part, tower_blocks
@@ -79,6 +80,8 @@ def check(model: Llava, stage: Stage) -> None:
         raise BadRequest("optimiser: adamw8bit needs torchao: pip install 'llavakit[quantize]'")
     if stage.lora is not None:
         require(stage.lora)
+    if stage.compile:
+        check_compiled(model.language_model)
     tower_blocks(model, stage.tower_layers)
     if isinstance(stage.image, AnyRes):
         check_tiles(model)

@@ -9,7 +9,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llavakit.base.errors import BadRequest
-from llavakit.model.lean import Recompute, arrange_layers, packed_states
+from llavakit.model.lean import Recompute, arrange_layers, check_compiled, packed_states
 
 
 @pytest.mark.parametrize("recompute", ["none", "layers"])
@@ -56,4 +56,4 @@ def test_layers_that_are_not_known_are_refused() -> None:
     model: Any = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=1, n_head=2))
     model.base_model.layers = model.base_model.h
     with pytest.raises(BadRequest, match="GPT2Block"):
-        arrange_layers(model, "none", True)
+        check_compiled(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,13 +70,13 @@ def break_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``break_off(recipe, out, 5)`` trains until it is interrupted as by Ctrl-C, in the step after the fifth."""
     from llavakit.train import run as running
 
-    def broken(recipe, out: Path, steps: int) -> None:  # type: ignore[no-untyped-def]
+    def broken(recipe: Any, out: Path, steps: int) -> None:
         done, one_step = iter(range(steps)), running.train_step
 
-        def step(*args: object) -> object:
+        def step(*args: Any) -> Any:
             if next(done, None) is None:
                 raise KeyboardInterrupt
-            return one_step(*args)  # type: ignore[arg-type]
+            return one_step(*args)
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(running, "train_step", step)
