@@ -15,7 +15,7 @@ namespace {
 constexpr int D = WIDTH, BLOCK = 64;
 // Vectors spelled out: left to itself the compiler keeps sums in memory. It splits those that the machine lacks.
 constexpr int LANES = D % 16 == 0 ? 16 : D % 8 == 0 ? 8 : 1, PARTS = D / LANES;
-typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 using bf16 = uint16_t;
 
 struct Segment {

@@ -1,5 +1,4 @@
-"""The small work of decoding (attention, rotary positions, norms) as C++ of our own, compiled at its first use on a
-machine, which takes three seconds, and kept.
+"""The small work of decoding (attention, rotary positions, norms) as C++ of our own (:mod:`llavakit.model.cpp`).
 
 torch's attention reads a shared prefix slowly for the few queries of a decoding step, and bfloat16 more slowly still;
 and the many small calls around it take longer to begin than to do. Where there is no compiler, no Linux or no CPU,
@@ -10,25 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from llavakit.base.files import writing
-from llavakit.base.log import log
 from llavakit.engine.attend import Chain
+from llavakit.model.cpp import library
 
 SOURCE = Path(__file__).with_name("attend.cpp")
-# Sums in any order, so that they become vector code; no -ffast-math, which would turn off denormals for the process.
-FLAGS = ["-O3", "-march=native", "-std=c++17", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-fassociative-math", "-fno-signed-zeros", "-fopenmp"]
 
 Rooms = tuple[torch.Tensor, torch.Tensor]
 
@@ -132,42 +121,13 @@ def _shared(chains: Sequence[Chain]) -> tuple[list[list[int]], list[int]]:
 
 
 def kernel(device: torch.device, dtype: torch.dtype, width: int) -> Kernel | None:
-    """The compiled functions for heads of ``width``, or None where there is none; says why, once."""
-    if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16) or sys.platform != "linux":
+    """The compiled functions for heads of ``width``, or None where there is none."""
+    if device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return None
     return _built(width)
 
 
 @functools.cache
 def _built(width: int) -> Kernel | None:
-    compiler = shutil.which(os.environ.get("CXX", "c++"))
-    if compiler is None:
-        log.info("decoding uses torch's attention, which is slower than our own: there is no C++ compiler")
-        return None
-    flags = [*FLAGS, f"-DWIDTH={width}"]
-    # torch's own OpenMP where it has one: a second would start threads of its own.
-    openmp = sorted((Path(torch.__file__).parent / "lib").glob("libgomp*.so*"))
-    flags += [str(openmp[0])] if openmp else []
-    try:
-        path = _folder() / f"attend-{_mark(compiler, flags)}.so"
-        if not path.exists():
-            with writing(path) as temporary:
-                command = [compiler, str(SOURCE), *flags, "-o", str(temporary)]
-                subprocess.run(command, check=True, capture_output=True, text=True)
-        return Kernel(ctypes.CDLL(str(path)))
-    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: there is no home
-        said = getattr(error, "stderr", None) or str(error)
-        log.warning(f"decoding uses torch's attention, which is slower than our own: {compiler}: {said.strip()[:300]}")
-        return None
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llavakit"
-
-
-def _mark(compiler: str, flags: Sequence[str]) -> str:
-    """What the compiled file depends on; machines that share a home may have different processors."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    processor = [line for line in info if line.startswith(("flags", "Features"))][:1]
-    parts = [SOURCE.read_text(encoding="utf-8"), compiler, *flags, platform.machine(), *processor]
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()
+    found = library(SOURCE, width)
+    return None if found is None else Kernel(found)

@@ -17,8 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llavakit.model import blocks
-from llavakit.model.fused import product_dtype
+from llavakit.model import blocks, flash
 
 NAME, WHOLE = "llavakit_packed", "llavakit_whole"
 
@@ -71,11 +70,14 @@ def attend(
     window: int | None = None,
     queries: blocks.Queries | None = None,
 ) -> torch.Tensor:
-    """Causal attention within each segment: on a CPU in blocks, on a GPU by torch's kernel for rows of unequal length
-    where it has one. ``q`` float[H, T, d], or [H, S, d] of S ``queries``; ``k``, ``v`` float[K, T, d]; returns as q."""
+    """Causal attention within each segment: on a CPU by our own kernel or in blocks, on a GPU by torch's for rows of
+    unequal length where it has one. ``q`` float[H, T, d], or [H, S, d] of S ``queries``; ``k``, ``v`` float[K, T, d];
+    returns as q."""
     kind = q.device.type
     if torch.is_autocast_enabled(kind):
         q, k, v = (t.to(torch.get_autocast_dtype(kind)) for t in (q, k, v))
+    if flash.known(q):
+        return flash.attend(q, k, v, segments, scale, window, queries)
     # A plan's tensors have no storage that blocks could be cut by, and stand for a GPU's.
     if kind == "cpu" and type(q) is torch.Tensor:
         return blocks.attend(q, k, v, segments, scale, window, queries)
@@ -196,15 +198,19 @@ def whole_attention(
     dropout: float = 0.0,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface: every token sees every other, as in a vision tower, by plain products. In
-    bfloat16 on a CPU they are up to 3.5 times faster than torch's fused kernel, backward above all.
+    """transformers' attention interface: every token sees every other, as in a vision tower, on a CPU by our own
+    kernel. Without it plain products: in bfloat16 torch's fused kernel is several times slower, backward above all.
 
     ``float[n, heads, T, d]`` -> ``float[n, T, heads, d]``. Raises ValueError for a mask and for dropout.
     """
     if attention_mask is not None or dropout:
         raise ValueError("whole attention knows neither mask nor dropout")
-    scores = (query * (query.shape[-1] ** -0.5 if scaling is None else scaling)) @ key.transpose(2, 3)
-    return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2), None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if flash.known(query):
+        return flash.attend_whole(query, key, value, scale), None
+    if query.dtype == torch.float32:
+        return nn.functional.scaled_dot_product_attention(query, key, value, scale=scale).transpose(1, 2), None
+    return (torch.softmax((query * scale) @ key.transpose(2, 3), dim=-1) @ value).transpose(1, 2), None
 
 
 def packed(language_model: Any) -> contextlib.AbstractContextManager[None]:
@@ -212,11 +218,10 @@ def packed(language_model: Any) -> contextlib.AbstractContextManager[None]:
     return _attending(language_model, NAME)
 
 
-def whole(tower: Any, x: torch.Tensor) -> contextlib.AbstractContextManager[None]:
-    """Within the block, ``tower`` attends to ``x`` by plain products, where these are the faster ones."""
-    faster = x.device.type == "cpu" and product_dtype(x) != torch.float32
+def whole(tower: Any, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Within the block, ``tower`` attends by :func:`whole_attention`, if that is the faster on ``device``."""
     dropout = any(getattr(tower.config, f"attention_{name}", 0) for name in ("dropout", "probs_dropout_prob"))
-    return _attending(tower, WHOLE) if faster and not dropout else contextlib.nullcontext()
+    return _attending(tower, WHOLE) if device.type == "cpu" and not dropout else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ class VisionTower(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised pixels ``float[n, 3, S, S]`` -> features ``float[n, N, D * k]``."""
-        with whole(self.model, pixels):
+        with whole(self.model, pixels.device):
             self.model(pixels)
         features = torch.cat([self._features[number] for number in self.chosen], dim=-1)
         self._features.clear()

@@ -17,6 +17,7 @@ from llavakit.base.log import progress
 from llavakit.chat.conversation import Conversation
 from llavakit.image.open import open_image
 from llavakit.image.square import Square, normalise, square
+from llavakit.model.attention import whole
 from llavakit.model.quiet import quiet
 from llavakit.train.backbones_language import BOS, EOS
 from llavakit.train.backbones_regions import Region, described, phrase_loss, regions_for
@@ -67,8 +68,9 @@ def pretrain_clip(
         seen, across, down = _moved(normalise(pixels[chosen], how, torch.float32), rng)
         vision = model.vision_model
         states = vision.pre_layrnorm(vision.embeddings(seen))
-        for layer in vision.encoder.layers[:-1]:
-            states = layer(states, None)
+        with whole(vision, states.device):
+            for layer in vision.encoder.layers[:-1]:
+                states = layer(states, None)
         losses = []
         if regions:  # of the layer that LLaVA looks at; the last one is CLS's own
             moved = [[_region_moved(region, across, down) for region in regions[i]] for i in chosen]
@@ -76,7 +78,9 @@ def pretrain_clip(
         if not regions or next(steps) % _WHOLE == 0:
             ids, mask = text.input_ids[chosen], text.attention_mask[chosen]
             longest = int(mask.sum(1).max())
-            pooled = vision.post_layernorm(vision.encoder.layers[-1](states, None)[:, 0])
+            with whole(vision, states.device):
+                states = vision.encoder.layers[-1](states, None)
+            pooled = vision.post_layernorm(states[:, 0])
             losses.append(contrast(model, pooled, ids[:, :longest], mask[:, :longest]))
         return torch.stack(losses).sum()
 

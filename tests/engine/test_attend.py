@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 
-from llavakit.engine import kernel
 from llavakit.engine.attend import Shared
 from llavakit.engine.decoder import _turned
 from llavakit.engine.rows import OneEach, Rows
@@ -87,16 +86,3 @@ def test_what_is_turned_and_stored_in_one_call_is_what_torch_turns_and_stores(dt
     wanted = torch.nn.functional.rms_norm(x.float(), [24], weight.float(), 1e-5).to(dtype)
     assert rows.kernel is not None
     torch.testing.assert_close(rows.kernel.norm(x, weight, 1e-5), wanted, **close)
-
-
-def test_without_a_compiler_torch_attends(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    built = kernel._built.__wrapped__
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert built(64) is None
-    monkeypatch.setenv("CXX", "false")
-    with caplog.at_level("WARNING", logger="llavakit"):
-        assert sys.platform != "linux" or built(64) is None
-    assert list(tmp_path.rglob("*.so*")) == []  # type: ignore[attr-defined]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.rows.models import made
-from llavakit.model import blocks, fused, products
-from llavakit.model.attention import attend_by_kernels
+from llavakit.model import blocks, cpp, flash, fused, products
+from llavakit.model.attention import attend_by_kernels, whole_attention
+
+WAYS = pytest.mark.parametrize("way", [blocks, flash])
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, inputs: Sequence[torch.Tensor]) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     direction = torch.randn_like(theirs)
-    found = [torch.autograd.grad(out, inputs, direction) for out in (ours, theirs)]
+    found = [torch.autograd.grad(out, inputs, direction, retain_graph=True) for out in (ours, theirs)]
     for mine, other in zip(*found, strict=True):
         assert (mine - other).abs().max() <= 1e-5 * other.abs().max().clamp(min=1)
 
@@ -47,38 +51,79 @@ def test_rotation_is_transformers() -> None:
     same(fused.rotate(x, angle.cos()[:, None], angle.sin()[:, None]), theirs, (x,))
 
 
+def needs(way: Any, query: torch.Tensor) -> None:
+    if way is flash and not flash.known(query):
+        pytest.skip("flash.cpp is not compiled here")
+
+
+@WAYS
+@pytest.mark.parametrize("width", [24, 80])
 @pytest.mark.parametrize(("heads", "window"), [(4, None), (2, None), (1, 50), (4, 70)])
-def test_attention_in_blocks(heads: int, window: int | None) -> None:
+def test_attention_within_segments(way: Any, width: int, heads: int, window: int | None) -> None:
     """All queries, and some, over segments longer and shorter than a block; heads that share keys; windows."""
     torch.manual_seed(0)
-    segments = [200, 3, 77]
-    q, k, v = drawn(4, 280, 16), drawn(heads, 280, 16), drawn(heads, 280, 16)
-    back = torch.arange(280)[:, None] - torch.arange(280)
-    seen = torch.block_diag(*[torch.ones(n, n) for n in segments]).bool() & (back >= 0) & (back < (window or 280))
-    theirs = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], seen, enable_gqa=True)[0]
-    same(blocks.attend(q, k, v, segments, 0.25, window), theirs, (q, k, v))
-    index = torch.tensor([0, 5, 64, 150, 199, 203, 210, 279])
-    theirs = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], seen, enable_gqa=True)[0]
-    some = blocks.attend(q[:, index], k, v, segments, 0.25, window, blocks.Queries.of(index, segments))
-    same(some, theirs[:, index], (q, k, v))
-    kernels = attend_by_kernels(q, k, v, segments, 0.25, window, None)
-    same(kernels, blocks.attend(q, k, v, segments, 0.25, window), (q, k, v))
+    segments = [200, 3, 77, 9]
+    q, k, v = drawn(4, 289, width), drawn(heads, 289, width), drawn(heads, 289, width)
+    needs(way, q)
+    back = torch.arange(289)[:, None] - torch.arange(289)
+    seen = torch.block_diag(*[torch.ones(n, n) for n in segments]).bool() & (back >= 0) & (back < (window or 289))
+    theirs = nn.functional.scaled_dot_product_attention(q[None], k[None], v[None], seen, enable_gqa=True, scale=0.25)[0]
+    same(way.attend(q, k, v, segments, 0.25, window), theirs, (q, k, v))
+    index = torch.tensor([0, 5, 64, 150, 199, 203, 210, 279])  # none in the last
     queries = blocks.Queries.of(index, segments)
-    kernels = attend_by_kernels(q[:, index], k, v, segments, 0.25, window, queries)
-    same(kernels, blocks.attend(q[:, index], k, v, segments, 0.25, window, queries), (q, k, v))
+    same(way.attend(q[:, index], k, v, segments, 0.25, window, queries), theirs[:, index], (q, k, v))
+    same(attend_by_kernels(q, k, v, segments, 0.25, window, None), theirs, (q, k, v))
+    same(attend_by_kernels(q[:, index], k, v, segments, 0.25, window, queries), theirs[:, index], (q, k, v))
 
 
-def test_bfloat16_is_near() -> None:
+@WAYS
+def test_what_is_hidden_changes_nothing(way: Any) -> None:
+    """Neither what comes later nor another segment, not even by a bit, nor gets it a gradient."""
+    torch.manual_seed(0)
+    q, k, v = drawn(2, 260, 16), drawn(2, 260, 16), drawn(2, 260, 16)
+    needs(way, q)
+    out = way.attend(q, k, v, [200, 60], 0.25)
+    for gradient in torch.autograd.grad(out[:, 50:150].sum(), (k, v)):
+        assert not gradient[:, 150:].any() and gradient[:, :150].any()
+    with torch.no_grad():
+        k[:, 150:] += 5
+        v[:, 150:] -= 5
+    assert torch.equal(way.attend(q, k, v, [200, 60], 0.25)[:, :150], out[:, :150])
+
+
+def test_attention_of_the_whole() -> None:
+    torch.manual_seed(0)
+    q, k, v = (drawn(3, 50, 2, 16).transpose(1, 2) for _ in range(3))
+    ours, _ = whole_attention(nn.Module(), q, k, v, None, 0.25)
+    same(ours.transpose(1, 2), nn.functional.scaled_dot_product_attention(q, k, v, scale=0.25), (q, k, v))
+
+
+@WAYS
+def test_bfloat16_is_near(way: Any) -> None:
     torch.manual_seed(0)
     exact = [drawn(4, 300, 16) for _ in range(3)]
     rounded = [t.detach().bfloat16().requires_grad_() for t in exact]
-    results = [blocks.attend(*inputs, [300], 0.25) for inputs in (exact, rounded)]
+    needs(way, rounded[0])
+    results = [way.attend(*inputs, [300], 0.25) for inputs in (exact, rounded)]
     torch.testing.assert_close(results[1].float(), results[0], rtol=0.03, atol=0.03)
     for result in results:
         result.float().square().sum().backward()
     for one, other in zip(exact, rounded, strict=True):
         assert one.grad is not None and other.grad is not None
         assert (one.grad - other.grad.float()).norm() <= 0.03 * one.grad.norm()
+
+
+def test_without_a_compiler_torch_attends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build = cpp.library.__wrapped__
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build(flash.SOURCE, 64) is None
+    monkeypatch.setenv("CXX", "false")
+    with caplog.at_level("WARNING", logger="llavakit"):
+        assert sys.platform != "linux" or build(flash.SOURCE, 64) is None
+    assert list(tmp_path.rglob("*.so*")) == []
 
 
 def test_products_stay_exact_however_fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

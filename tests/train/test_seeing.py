@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from llavakit.base.errors import BadRequest
-from llavakit.model import blocks, lean
+from llavakit.model import blocks, flash, lean
 from llavakit.model.attention import attend_by_kernels
 from llavakit.model.parts import freeze_all_but
 from llavakit.train.flops import Cost, Work
@@ -59,6 +59,7 @@ def test_flops_are_those_that_torch_counts(toy: Any, monkeypatch: pytest.MonkeyP
 
     # The model's, not those of a program that leaves out what nobody needs.
     monkeypatch.setattr(lean, "_known", lambda layer: False)
+    monkeypatch.setattr(flash, "known", lambda query: False)
     monkeypatch.setattr(blocks, "attend", attend_by_kernels)
     model, codec = toy
     row = one_row(codec)
