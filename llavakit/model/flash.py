@@ -94,17 +94,17 @@ class _Attend(torch.autograd.Function):
     ) -> torch.Tensor:
         query, key, value = (_without_gaps(x) for x in (query, key, value))
         out, sums = _like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
-        ctx.save_for_backward(query, key, value, out, sums, segments, positions)
-        ctx.given = scale, window
-        _run([query, key, value, out], sums, segments, positions, scale, window)
+        ctx.save_for_backward(query, key, value, out, sums)
+        ctx.given = segments, positions, scale, window  # not saved: they may have been made in inference mode
+        _run([query, key, value, out], sums, *ctx.given)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        query, key, value, out, *table = ctx.saved_tensors
+        query, key, value, out, sums = ctx.saved_tensors
         gradients = [_like(query), _like(key), _like(value)]
-        _run([query, key, value, out, _without_gaps(gradient), *gradients], *table, *ctx.given)
+        _run([query, key, value, out, _without_gaps(gradient), *gradients], sums, *ctx.given)
         return *gradients, None, None, None, None
 
 
