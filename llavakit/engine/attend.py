@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from llavakit.model import flash
+
 Part = tuple[torch.Tensor, torch.Tensor]
 """Attended values ``float[B, H, Q, d]`` and the log-sum-exp of their scores ``float32[B, H, Q]``."""
 
@@ -119,6 +121,11 @@ class Sharing:
 
     def _group(self, shared: Shared, layer: int, q: torch.Tensor, scale: float) -> Part:
         tokens, heads, repeat, width = q.shape
+        if flash.known(q):
+            rows = q.flatten(1, 2).transpose(0, 1)
+            found = flash.weighed(rows, shared.keys[layer], shared.values[layer], None, scale)
+            out, lse = (x.transpose(0, 1).unflatten(1, (heads, repeat)) for x in found)
+            return out, lse
         flat = q.transpose(0, 1).reshape(1, heads, tokens * repeat, width)
         out, lse = part(flat, shared.keys[layer][None], shared.values[layer][None], scale)
         shape: Any = (heads, tokens, repeat)

@@ -9,6 +9,7 @@ import torch
 
 from llavakit.engine.attend import Chain, Shared, Sharing, length, part
 from llavakit.engine.kernel import Attention, kernel
+from llavakit.model import flash
 
 FIRST_ROOM = 64
 
@@ -164,6 +165,7 @@ class Several:
         self.sharing = Sharing(rows.chains[first:], self.lengths, rows.device)
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
+        self.given = k, v
         for store, value in ((self.rows.keys, k), (self.rows.values, v)):
             if len(self.lengths) == 1:
                 store[layer, self.first, :, : self.seen] = value.transpose(0, 1)
@@ -171,11 +173,23 @@ class Several:
                 store[layer, self.place + self.first, :, self.at] = value
 
     def attend(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
+        k, v = self.given
+        if flash.known(q):
+            heads = (x.transpose(0, 1) for x in (q, k, v))
+            own, weight = (x.transpose(0, 1) for x in flash.weighed(*heads, self.lengths, scale))
+        else:
+            own, weight = self._padded(layer, q, scale)
+        shape = (len(q), k.shape[1], -1)
+        return self.sharing(
+            layer, q.view(*shape, q.shape[2]), own.reshape(*shape, q.shape[2]), weight.reshape(shape), scale
+        )
+
+    def _padded(self, layer: int, q: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """By torch's kernels: what each query reads of its row's own tokens, ``[T, heads, d]`` and ``[T, heads]``."""
         keys, values = (
             store[layer, self.first : len(self.rows), :, : self.seen] for store in (self.rows.keys, self.rows.values)
         )
-        heads = keys.shape[1]
-        repeat, width = q.shape[1] // heads, q.shape[2]
+        repeat = q.shape[1] // keys.shape[1]
         if len(self.lengths) == 1:
             padded = q[None]
         else:
@@ -184,7 +198,6 @@ class Several:
             padded[self.place, self.at] = q
         if repeat > 1:
             keys, values = keys.repeat_interleave(repeat, 1), values.repeat_interleave(repeat, 1)
-        out, lse = (t.transpose(1, 2) for t in part(padded.transpose(1, 2), keys, values, scale, causal=True))
-        own, weight = (t[0] if len(self.lengths) == 1 else t[self.place, self.at] for t in (out, lse))
-        shape = (len(q), heads, repeat)
-        return self.sharing(layer, q.view(*shape, width), own.reshape(*shape, width), weight.reshape(shape), scale)
+        found = (t.transpose(1, 2) for t in part(padded.transpose(1, 2), keys, values, scale, causal=True))
+        own, weight = (t[0] if len(self.lengths) == 1 else t[self.place, self.at] for t in found)
+        return own, weight

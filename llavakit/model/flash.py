@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -55,6 +56,17 @@ def attend_whole(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sc
     return out.transpose(0, 1).unflatten(0, (count, length))
 
 
+@torch.no_grad()
+def weighed(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Sequence[int] | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`attend` without gradients and, without ``segments``, of all keys; returns float[H, Q, d] and float32[H, Q],
+    the logarithm of the sum of each query's exponentials."""
+    table = _causal(tuple(segments)) if segments is not None else _all(query.shape[1], key.shape[1])
+    out, sums = _forward(query, key, value, *table, scale, _EVERYTHING)
+    return out, sums * math.log(2)
+
+
 Table = tuple[torch.Tensor, torch.Tensor]
 """Of every segment int64[n, 4]: its queries, its keys, and where they begin; of every query int64[Q] its position."""
 
@@ -63,6 +75,10 @@ Table = tuple[torch.Tensor, torch.Tensor]
 def _causal(segments: tuple[int, ...]) -> Table:
     """Every layer of a row asks for the same."""
     return _table(segments, segments), torch.cat([torch.arange(length) for length in segments])
+
+
+def _all(queries: int, keys: int) -> Table:
+    return _table([queries], [keys]), torch.full((queries,), keys - 1)
 
 
 @functools.lru_cache(maxsize=4)
@@ -93,10 +109,9 @@ class _Attend(torch.autograd.Function):
         window: int,
     ) -> torch.Tensor:
         query, key, value = (_without_gaps(x) for x in (query, key, value))
-        out, sums = _like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+        out, sums = _forward(query, key, value, segments, positions, scale, window)
         ctx.save_for_backward(query, key, value, out, sums)
         ctx.given = segments, positions, scale, window  # not saved: they may have been made in inference mode
-        _run([query, key, value, out], sums, *ctx.given)
         return out
 
     @staticmethod
@@ -106,6 +121,15 @@ class _Attend(torch.autograd.Function):
         gradients = [_like(query), _like(key), _like(value)]
         _run([query, key, value, out, _without_gaps(gradient), *gradients], sums, *ctx.given)
         return *gradients, None, None, None, None
+
+
+def _forward(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is attended, and log2 of the sum of every query's 2^score; ``given``: as :func:`_run` takes it."""
+    out, sums = _like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
+    _run([_without_gaps(query), _without_gaps(key), _without_gaps(value), out], sums, *given)
+    return out, sums
 
 
 def _without_gaps(x: torch.Tensor) -> torch.Tensor:
