@@ -3,6 +3,7 @@
     llavakit serve runs/demo/model
     llavakit serve runs/demo/model --host 0.0.0.0 --api-key SECRET      (or LLAVAKIT_API_KEY in the environment)
     llavakit serve runs/demo/model --engine vllm                        on the same checkpoint; see --engine-python
+    llavakit serve runs/demo/model --precision fast                     in bfloat16, which is the default on a GPU only
     llavakit serve runs/demo/model --engine openvino --precision fast   on a processor without a GPU
 
 Without --host only this machine is answered. Ctrl-C, or SIGTERM, takes no more and finishes what runs.
@@ -29,7 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("builtin", "openvino", "vllm"), default="builtin", help="(%(default)s)")
     parser.add_argument("--engine-python", help="the interpreter of the environment that vLLM is installed in")
     parser.add_argument(
-        "--precision", choices=("float32", "fast"), help="of OpenVINO (default: float32); fast may change answers"
+        "--precision",
+        choices=("float32", "fast"),
+        help="fast: bfloat16, and may change answers (default: float32 on a CPU)",
     )
     parser.add_argument("--batch-size", type=int, default=32, help="answers written together (default: %(default)s)")
     parser.add_argument("--queue", type=int, default=64, help="answers that may wait, then 429 (default: %(default)s)")
@@ -48,14 +51,15 @@ def run(args: argparse.Namespace) -> int | None:
     key = args.api_key if args.api_key is not None else os.environ.get("LLAVAKIT_API_KEY")
     if key is not None and not key.strip():
         raise BadRequest("the API key is empty")
-    for flag, engine in (("precision", "openvino"), ("engine_python", "vllm")):
-        if getattr(args, flag) is not None and args.engine != engine:
-            raise BadRequest(f"--{flag.replace('_', '-')} is for --engine {engine}, not {args.engine}")
+    if args.engine_python is not None and args.engine != "vllm":
+        raise BadRequest(f"--engine-python is for --engine vllm, not {args.engine}")
     name = args.name or Path(args.model).name
     if args.engine == "vllm":
         from llavakit.serve.vllm import Launch, serve_with_vllm
 
-        return serve_with_vllm(Launch(args.model, args.host, args.port, name, key, args.batch_size), args.engine_python)
+        dtype = {"float32": "float32", "fast": "bfloat16", None: None}[args.precision]
+        launch = Launch(args.model, args.host, args.port, name, key, args.batch_size, dtype=dtype)
+        return serve_with_vllm(launch, args.engine_python)
     try:
         import fastapi  # noqa: F401
         import uvicorn  # noqa: F401
@@ -86,4 +90,4 @@ def _engine(args: argparse.Namespace) -> Engine:
         return openvino.load(args.model, args.batch_size, args.precision or "float32")
     from llavakit.engine.load import load
 
-    return load(args.model, batch_size=args.batch_size).engine
+    return load(args.model, batch_size=args.batch_size, precision=args.precision).engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +14,9 @@ from llavakit.engine.engine import Engine
 from llavakit.engine.sample import GREEDY, Decoding
 from llavakit.model import checkpoint
 from llavakit.model.quantise import Bits, quantise
+
+Precision = Literal["float32", "fast"]
+"""``fast``: bfloat16, and in OpenVINO what it takes for speed; answers may differ."""
 
 
 class Assistant:
@@ -71,15 +74,23 @@ def large_pages() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
-def load(path: str | Path, device: str | None = None, batch_size: int = 32, quantize: Bits | None = None) -> Assistant:
-    """Loads a native ``llava`` checkpoint: a directory or a hub id. float32 on a CPU, bfloat16 on a GPU.
+def load(
+    path: str | Path,
+    device: str | None = None,
+    batch_size: int = 32,
+    quantize: Bits | None = None,
+    precision: Precision | None = None,
+) -> Assistant:
+    """Loads a native ``llava`` checkpoint: a directory or a hub id. Without ``precision`` float32 on a CPU, fast on a
+    GPU.
 
     With ``quantize`` the language model's layers are held in 8 or 4 bits (:mod:`llavakit.model.quantise`) and all else
     in bfloat16; the device never holds the unquantised layers.
     """
     large_pages()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.startswith("cuda") or quantize else torch.float32
+    fast = device.startswith("cuda") if precision is None else precision == "fast"
+    dtype = torch.bfloat16 if fast or quantize else torch.float32
     model, codec = checkpoint.load(path, dtype, "cpu" if quantize else device)
     if quantize:
         quantise(model.language_model, quantize, device)

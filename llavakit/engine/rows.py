@@ -175,8 +175,8 @@ class Several:
     def attend(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         k, v = self.given
         if flash.known(q):
-            heads = (x.transpose(0, 1) for x in (q, k, v))
-            own, weight = (x.transpose(0, 1) for x in flash.weighed(*heads, self.lengths, scale))
+            found = flash.weighed(q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1), self.lengths, scale)
+            own, weight = (x.transpose(0, 1) for x in found)
         else:
             own, weight = self._padded(layer, q, scale)
         shape = (len(q), k.shape[1], -1)

@@ -25,8 +25,10 @@ _EVERYTHING = 1 << 40  # a window that hides nothing
 
 def known(query: torch.Tensor) -> bool:
     """Whether queries of such a type and width can be attended here."""
-    # A plan's tensors have no storage.
-    if type(query) is not torch.Tensor or query.device.type != "cpu" or query.shape[-1] % 2:
+    # A plan's tensors have no storage; a trace would not see what is computed here, and keep it as a constant.
+    if type(query) is not torch.Tensor or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return False
+    if query.device.type != "cpu" or query.shape[-1] % 2:
         return False
     return _function(query.dtype, query.shape[-1]) is not None
 
@@ -60,8 +62,9 @@ def attend_whole(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sc
 def weighed(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, segments: Sequence[int] | None, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """:func:`attend` without gradients and, without ``segments``, of all keys; returns float[H, Q, d] and float32[H, Q],
-    the logarithm of the sum of each query's exponentials."""
+    """:func:`attend` without gradients and, without ``segments``, to all keys. Returns float[H, Q, d] and, float32
+    [H, Q], the logarithm of the sum of each query's exponentials.
+    """
     table = _causal(tuple(segments)) if segments is not None else _all(query.shape[1], key.shape[1])
     out, sums = _forward(query, key, value, *table, scale, _EVERYTHING)
     return out, sums * math.log(2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +18,11 @@ from llavakit.base.log import log
 from llavakit.engine.attend import Chain, Shared, length
 from llavakit.engine.decoder import fits
 from llavakit.engine.engine import Engine
+from llavakit.engine.load import Precision
 from llavakit.model import checkpoint
 from llavakit.serve.openvino_graph import language_graph, number_of, openvino, picture_graph
 
-Precision = Literal["float32", "fast"]
-# ``fast``: bfloat16 where the processor has it, and keys and values in 8 bits.
+# Fast: bfloat16 where the processor has it, and keys and values in 8 bits.
 HINTS = {"float32": "ACCURACY", "fast": "PERFORMANCE"}
 HIDDEN = float(np.finfo(np.float32).min)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from llavakit.chat.conversation import Conversation, ImageRef, Turn, question
@@ -22,6 +23,13 @@ RED, BLUE = Image.new("RGB", (40, 30), (220, 30, 30)), Image.new("RGB", (30, 30)
 @pytest.fixture(scope="module")
 def assistant(checkpoint: Path) -> Assistant:
     return load(checkpoint, device="cpu")
+
+
+def test_precision_is_chosen(checkpoint: Path, assistant: Assistant) -> None:
+    fast = load(checkpoint, device="cpu", precision="fast")
+    assert assistant.engine.model.language_model.dtype == torch.float32
+    assert fast.engine.model.language_model.dtype == torch.bfloat16
+    assert isinstance(fast.ask(None, "Hello"), str)
 
 
 @pytest.fixture()

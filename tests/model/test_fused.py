@@ -98,6 +98,14 @@ def test_attention_of_the_whole() -> None:
     same(ours.transpose(1, 2), nn.functional.scaled_dot_product_attention(q, k, v, scale=0.25), (q, k, v))
 
 
+def test_attention_is_traced() -> None:
+    """As OpenVINO's converter does it: by torch's operations, not as a constant."""
+    torch.manual_seed(0)
+    first, second = ([torch.randn(1, 2, 50, 16) for _ in range(3)] for _ in range(2))
+    traced = torch.jit.trace(lambda q, k, v: whole_attention(nn.Module(), q, k, v, None)[0], first)
+    torch.testing.assert_close(traced(*second), whole_attention(nn.Module(), *second, None)[0], rtol=1e-5, atol=1e-5)
+
+
 @WAYS
 def test_bfloat16_is_near(way: Any) -> None:
     torch.manual_seed(0)
