@@ -8,6 +8,8 @@ computed whose next token is supervised: keys and values of all, queries and all
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
@@ -113,7 +115,10 @@ def _plain_layer(layer: Any, args: tuple[Any, ...], hidden_states: torch.Tensor,
 
 
 def check_compiled(language_model: Any) -> None:
-    """Raises :class:`BadRequest` for layers that are not compiled: unknown ones, and those with dropout in training."""
+    """Raises :class:`BadRequest` for layers that are not compiled: unknown ones, and those with dropout in training;
+    and where there is no C++ compiler, which torch.compile itself needs."""
+    if not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++"))):
+        raise BadRequest("compile: there is no C++ compiler; install g++, or leave compile out")
     for layer in language_model.base_model.layers:
         if not _known(layer) or layer.self_attn.attention_dropout:
             raise BadRequest(f"compile: a {type(layer).__name__}, or one with dropout, is not compiled; leave it out")
@@ -143,8 +148,9 @@ def _layer(
     queries: Queries | None,
 ) -> torch.Tensor:
     """``x`` float[1, T, H] -> float[1, T, H], or [1, S, H] of the S ``queries``."""
-    before, after = _halves(getattr(layer, "compiled", False))
-    x, q, k, v = before(layer, x[0], positions, None if queries is None else queries.index)
+    # Not for validation: what it needs would be compiled apart.
+    before, after = _halves(getattr(layer, "compiled", False) and torch.is_grad_enabled())
+    x, q, k, v = before(layer, x, positions, None if queries is None else queries.index)
     read = attend(q, k, v, segments, layer.self_attn.scaling, _window(layer.self_attn), queries)
     out: torch.Tensor = after(layer, x, read)
     return out
@@ -153,7 +159,8 @@ def _layer(
 def _before(
     layer: Any, x: torch.Tensor, positions: tuple[torch.Tensor, torch.Tensor], asking: torch.Tensor | None
 ) -> tuple[torch.Tensor, ...]:
-    """``x`` float[T, H] -> those of it that are ``asking``, their queries [heads, S, d], all keys and values."""
+    """``x`` float[1, T, H] -> those that are ``asking`` [S, H], their queries [heads, S, d], all keys and values."""
+    x = x[0]  # here, since torch.compile would tell views apart by what they are views of
     attention, normed = layer.self_attn, norm(layer.input_layernorm, x)
     cos, sin = (half[0, :, None, : half.shape[-1] // 2] for half in positions)
     k = _heads(attention, "k", normed, cos, sin)

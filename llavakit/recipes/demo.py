@@ -37,8 +37,8 @@ def recipe(world: str = WORLD, seed: int = 0) -> Recipe:
                 for name, begins, share in LESSONS
             ),
             told=SourceSpec(path=f"{world}/words/regions.json"),
-            tower=Tower(steps=580),
-            language=Language(steps=260, batch_tokens=4000),
+            tower=Tower(steps=620),
+            language=Language(steps=330, batch_tokens=4000),
             seed=seed,
         ),
         stages={

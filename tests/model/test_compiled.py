@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from llavakit.base.errors import BadRequest
@@ -50,6 +51,12 @@ def test_one_pair_of_halves_serves_all_layers_and_lengths() -> None:
         packed_states(model, positions, segments, torch.tensor([1, 3]), inputs_embeds=x).sum().backward()
     assert not counters["graph_break"]
     assert counters["stats"]["unique_graphs"] <= 4
+
+
+def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(BadRequest, match=r"no C\+\+ compiler"):
+        check_compiled(nn.Module())
 
 
 def test_layers_that_are_not_known_are_refused() -> None:

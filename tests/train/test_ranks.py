@@ -87,6 +87,7 @@ def test_two_ranks_give_what_one_gives(many: Recipe, alone: Path, tmp_path: Path
     recipes = {
         "plain": many,
         "quantised": many.evolve(stages={"tune": tune.evolve({"validation.keep_best": False})}),
+        "compiled": many.evolve({"stages.tune.compile": True, "stages.align.epochs": 0.5}),
         "tiled": many.evolve({"stages.tune.lora": adapters, "stages.tune.epochs": 1.0, **tiles}),
     }
     for name, recipe in recipes.items():
@@ -96,7 +97,7 @@ def test_two_ranks_give_what_one_gives(many: Recipe, alone: Path, tmp_path: Path
     assert [code for code, _ in done] == [0, 0], done
     assert done[1][1].count("\n") == 0, "only the first rank speaks"
     same(alone, tmp_path / "plain")
-    for name in ("quantised", "tiled"):
+    for name in ("quantised", "compiled", "tiled"):
         same(train(recipes[name], tmp_path / f"{name}-alone").parent, tmp_path / name)
 
 
