@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from llavakit.base.errors import BadRequest, WorkFailed
+from llavakit.base.files import read_json
 from llavakit.base.log import log
 from llavakit.convert.card import README, card
 
+CARD = "llavakit.json"
 PUSHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.gguf", "LICENSE*", README)
 """Files of a checkpoint, and no others that may lie beside them."""
 
@@ -16,8 +20,9 @@ PUSHED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.gguf", "LICENSE*",
 def push(path: Path, name: str, license: str | None = None, private: bool = False) -> str:
     """Pushes a native directory to the repository ``name`` (made where there is none) and returns the commit's address.
 
-    Its README.md goes as it is; where there is none, one is written for the hub alone. All files arrive in one commit
-    or none does. Raises :class:`BadRequest` for a name that cannot be, or where nobody is logged in;
+    Its README.md goes as it is; where there is none, one is written for the hub alone. Of absolute paths in
+    llavakit.json, which say how this machine is arranged, only the last part goes. All files arrive in one commit or
+    none does. Raises :class:`BadRequest` for a name that cannot be, or where nobody is logged in;
     :class:`WorkFailed` when the hub refuses.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -26,8 +31,11 @@ def push(path: Path, name: str, license: str | None = None, private: bool = Fals
 
     files = list(_files(path))
     said = (path / README).read_bytes() if (path / README).is_file() else card(path, name, license).encode()
-    operations = [CommitOperationAdd(file.name, file) for file in files if file.name != README]
+    operations = [CommitOperationAdd(file.name, file) for file in files if file.name not in (README, CARD)]
     operations.append(CommitOperationAdd(README, said))
+    if (path / CARD).is_file():
+        told = json.dumps(_placeless(read_json(path / CARD)), indent=2, ensure_ascii=False)
+        operations.append(CommitOperationAdd(CARD, f"{told}\n".encode()))
     api = HfApi(library_name="llavakit")
     try:
         validate_repo_id(name)
@@ -49,6 +57,18 @@ def push(path: Path, name: str, license: str | None = None, private: bool = Fals
     size = sum(file.stat().st_size for file in files)
     log.info(f"{len(operations)} files, {size / 2**20:,.1f} MiB, at {commit.commit_url}")
     return str(commit.commit_url)
+
+
+def _placeless(value: Any) -> Any:
+    """Values of JSON with absolute paths shortened to their last part."""
+    if isinstance(value, dict):
+        return {key: _placeless(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placeless(item) for item in value]
+    kinds = (PurePosixPath, PureWindowsPath)
+    if isinstance(value, str) and (kind := next((kind for kind in kinds if kind(value).is_absolute()), None)):
+        return kind(value).name
+    return value
 
 
 def _files(path: Path) -> Iterator[Path]:
