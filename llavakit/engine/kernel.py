@@ -58,12 +58,11 @@ class Attention:
             at = (first + row) * self.place * keys.element_size()
             table.append([keys.data_ptr() + at, values.data_ptr() + at, keys.stride(0), head, count, len(rows), 1])
             rows.append(row)
-        self.table, self.rows = torch.tensor(table), torch.tensor(rows)
-        self.at = torch.tensor(
-            [(first + row) * self.place + (count - 1) * self.width for row, count in enumerate(lengths)]
-        )
+        self.table, self.rows = torch.tensor(table, device="cpu"), torch.tensor(rows, device="cpu")
+        ends = [(first + row) * self.place + (count - 1) * self.width for row, count in enumerate(lengths)]
+        self.at = torch.tensor(ends, device="cpu")
         self.store = [keys.data_ptr(), values.data_ptr(), keys.stride(0), head, self.at.data_ptr()]
-        self.still = torch.tensor([*self.store, 0, 0])
+        self.still = torch.tensor([*self.store, 0, 0], device="cpu")
 
     def __call__(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         """``q [T, heads, d]`` -> ``[T, H, R, d]``; R queries share a key head. Keys and values are stored already."""
@@ -75,14 +74,14 @@ class Attention:
         """The same of ``joined [T or more, heads + 2 H, d]``: queries, keys and values as their matrix gives them. They
         are turned by ``cos, sin [T, 1, d]``, keys and values stored. Returns as many tokens as there are in ``joined``,
         those beyond T zeros."""
-        store = torch.tensor([*self.store, cos.data_ptr(), sin.data_ptr()])
+        store = torch.tensor([*self.store, cos.data_ptr(), sin.data_ptr()], device="cpu")
         return self._attend(layer, joined, joined.shape[1] // self.heads - 2, scale, store)
 
     def _attend(self, layer: int, q: torch.Tensor, repeat: int, scale: float, store: torch.Tensor) -> torch.Tensor:
         if q.stride()[1:] != (self.width, 1):
             q = q.contiguous()
         shape = (len(q), self.heads, repeat, self.width)
-        out = torch.empty(shape, dtype=q.dtype) if len(q) == self.tokens else torch.zeros(shape, dtype=q.dtype)
+        out = q.new_empty(shape) if len(q) == self.tokens else q.new_zeros(shape)
         self.run(
             self.table.data_ptr(),
             len(self.table),

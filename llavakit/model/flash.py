@@ -77,26 +77,31 @@ Table = tuple[torch.Tensor, torch.Tensor]
 @functools.lru_cache(maxsize=4)
 def _causal(segments: tuple[int, ...]) -> Table:
     """Every layer of a row asks for the same."""
-    return _table(segments, segments), torch.cat([torch.arange(length) for length in segments])
+    return _table(segments, segments), _numbers([place for length in segments for place in range(length)])
 
 
 def _all(queries: int, keys: int) -> Table:
-    return _table([queries], [keys]), torch.full((queries,), keys - 1)
+    return _table([queries], [keys]), _numbers([keys - 1] * queries)
 
 
 @functools.lru_cache(maxsize=4)
 def _whole(count: int, length: int) -> Table:
-    return _table([length] * count, [length] * count), torch.full((count * length,), length - 1)
+    return _table([length] * count, [length] * count), _numbers([length - 1] * count * length)
 
 
 def _asked(segments: Sequence[int], at: Sequence[Sequence[int]]) -> Table:
     positions = [position for places in at for position in places]
-    return _table([len(places) for places in at], segments), torch.tensor(positions, dtype=torch.int64)
+    return _table([len(places) for places in at], segments), _numbers(positions)
 
 
 def _table(queries: Sequence[int], keys: Sequence[int]) -> torch.Tensor:
     starts = zip(queries, keys, accumulate(queries, initial=0), accumulate(keys, initial=0), strict=False)
-    return torch.tensor(list(starts), dtype=torch.int64)
+    return _numbers(list(starts))
+
+
+def _numbers(values: Sequence[Any]) -> torch.Tensor:
+    """int64 where C++ reads them, whatever torch's default device is."""
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
 class _Attend(torch.autograd.Function):
@@ -129,7 +134,14 @@ class _Attend(torch.autograd.Function):
 def _forward(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *given: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is attended, and log2 of the sum of every query's 2^score; ``given``: as :func:`_run` takes it."""
+    """What is attended, and log2 of the sum of every query's 2^score; ``given``: as :func:`_run` takes it.
+
+    Raises ValueError for segments that are not the row's.
+    """
+    segments, positions = given[:2]
+    row = query.shape[1], key.shape[1]
+    if (len(positions), int(segments[:, 1].sum())) != row or key.shape != value.shape:
+        raise ValueError(f"segments {segments[:, :2].tolist()} are not those of {row[0]}, {row[1]} tokens")
     out, sums = _like(query), query.new_empty(query.shape[:2], dtype=torch.float32)
     _run([_without_gaps(query), _without_gaps(key), _without_gaps(value), out], sums, *given)
     return out, sums
@@ -156,8 +168,8 @@ def _run(
     """``tensors``: query, key, value, out, and for backward the gradient of out and room for those of the first."""
     query, key = tensors[:2]
     run = _function(query.dtype, query.shape[2])
-    assert run is not None
-    places = torch.tensor([number for x in tensors for number in (x.data_ptr(), x.stride(1), x.stride(0))])
+    assert run is not None and all(x.dtype == query.dtype for x in tensors)
+    places = _numbers([number for x in tensors for number in (x.data_ptr(), x.stride(1), x.stride(0))])
     run(
         places.data_ptr(),
         len(tensors),

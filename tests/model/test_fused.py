@@ -98,6 +98,14 @@ def test_attention_of_the_whole() -> None:
     same(ours.transpose(1, 2), nn.functional.scaled_dot_product_attention(q, k, v, scale=0.25), (q, k, v))
 
 
+def test_segments_of_another_row_are_refused() -> None:
+    q = drawn(2, 30, 16)
+    needs(flash, q)
+    for segments in ([20, 9], [20, 11]):
+        with pytest.raises(ValueError, match="are not those of 30, 30 tokens"):
+            flash.attend(q, q, q, segments, 0.25)
+
+
 def test_attention_is_traced() -> None:
     """As OpenVINO's converter does it: by torch's operations, not as a constant."""
     torch.manual_seed(0)
