@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,3 +119,15 @@ def test_file(path: Path) -> None:
 )
 def test_the_rules_themselves(module: str, source: str, wrong: int) -> None:
     assert len(faults(source, ("llavakit", *module.split(".")))) == wrong
+
+
+def test_what_is_no_python_is_installed_too() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    data = {
+        path
+        for package, globs in listed.items()
+        for glob in globs
+        for path in ROOT.joinpath(*package.split(".")).glob(glob)
+    }
+    others = {path for path in (ROOT / "llavakit").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert others == {path for path in data if path.is_file()}

@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from llavakit.image.square import REACH, Square, across, shortest_edge, whole_pixels
+from llavakit.image.spans import REACH, Mode, across, shortest_edge, whole_pixels
 
 if TYPE_CHECKING:
     import torch
 
 
-def fast_square(image: Image.Image, how: Square) -> np.ndarray:
-    """An RGB picture -> uint8 ``[3, size, size]``, as :func:`~llavakit.image.square.square` makes it."""
-    size = how.size
-    if how.mode == "squash":
+def fast_square(image: Image.Image, mode: Mode, size: int, background: tuple[int, int, int]) -> np.ndarray:
+    """An RGB picture -> uint8 ``[3, size, size]``, as ``square`` of :mod:`llavakit.image.square` makes it."""
+    if mode == "squash":
         pixels = _resize(_pixels(image), size, size)
-    elif how.mode == "crop":
+    elif mode == "crop":
         pixels = _cropped(image, size)
     else:
         pixels, side = _pixels(image), max(image.size)
         if image.width > image.height:
             pixels = _resize(pixels, size, image.height)  # before there are rows of mere colour
-        pixels = _resize(_centred(pixels, side, how.background), size, size)
+        pixels = _resize(_centred(pixels, side, background), size, size)
     return pixels[0].contiguous().numpy()
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from llavakit.base.config import Config
+from llavakit.image.fast import fast_square
+from llavakit.image.spans import REACH, Mode, across, shortest_edge, touched, whole_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +25,8 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-Mode = Literal["pad", "crop", "squash"]
 Decode = Literal["exact", "fast"]
 
-REACH = 2
-"""Source pixels (output pixels, where it enlarges) to each side of a pixel that Pillow's bicubic filter reads."""
 MOST = 1 << 24
 """Pixels: a picture that would have more is never resized whole. One of 1x4000 would take over a gigabyte."""
 
@@ -64,9 +63,7 @@ class Square(Config):
 def square(image: Image.Image, how: Square) -> np.ndarray:
     """An RGB picture -> uint8 ``[3, size, size]``."""
     if how.decode == "fast":
-        from llavakit.image.fast import fast_square  # it reads this file
-
-        return fast_square(image, how)
+        return fast_square(image, how.mode, how.size, how.background)
     if how.mode == "squash":
         scaled = image.resize((how.size, how.size), Image.Resampling.BICUBIC)
     else:
@@ -84,13 +81,6 @@ def normalise(pixels: torch.Tensor, how: Square, dtype: torch.dtype) -> torch.Te
     return (pixels * (scale / 255)).add_(-mean * scale).to(dtype)
 
 
-def shortest_edge(width: int, height: int, size: int) -> tuple[int, int]:
-    """The picture's size when its shortest edge is ``size``."""
-    # int(), not round(): transformers' get_resize_output_image_size truncates.
-    long = int(size * max(width, height) / min(width, height))
-    return (size, long) if width <= height else (long, size)
-
-
 def _padded(image: Image.Image, size: int, colour: tuple[int, int, int]) -> Image.Image:
     """The picture on a square of ``colour``, resized; nothing is computed where there is only colour. Bit for bit what
     resizing the whole square gives: Pillow too makes a pass over widths, rounds to bytes, and goes over heights. (Of
@@ -102,7 +92,7 @@ def _padded(image: Image.Image, size: int, colour: tuple[int, int, int]) -> Imag
         image = image.resize((size, height), Image.Resampling.BICUBIC)
     axis, inside = (1, height) if width > height else (0, width)
     above = (side - inside) // 2
-    first, last, begin, end = _touched(side, size, above, above + inside)
+    first, last, begin, end = touched(side, size, above, above + inside)
     reach = math.ceil(REACH * max(1.0, side / size)) + 1
     low, high = max(0, begin - reach), min(side, end + reach)
     strip = Image.new("RGB", across(axis, high - low, image.size), colour)
@@ -134,26 +124,3 @@ def _cropped(image: Image.Image, size: int) -> Image.Image:
     part = image.resize(across(axis, last - first, (size, size)), Image.Resampling.BICUBIC, box)
     corner = across(axis, cut - first, (0, 0))
     return part.crop((*corner, corner[0] + size, corner[1] + size))
-
-
-def _touched(length: int, out: int, begin: int, end: int) -> tuple[int, int, int, int]:
-    """:func:`whole_pixels` of the output pixels that read any of source pixels [begin, end)."""
-    scale = length / out
-    reach = REACH * max(1.0, scale)
-    first = max(0, math.floor((begin - reach) / scale - 0.5))
-    return whole_pixels(length, out, first, min(out, math.ceil((end + reach) / scale + 0.5)))
-
-
-def whole_pixels(length: int, out: int, first: int, last: int) -> tuple[int, int, int, int]:
-    """Output pixels [first, last) of ``length`` source pixels resized to ``out``, and some more so that they begin and
-    end between two source pixels, and where: (first, last, begin, end). Pillow keeps a box in floats of 32 bits, and
-    at a broken place in a picture its weights would be others than those of the whole."""
-    steps = math.gcd(length, out)
-    each = out // steps
-    start, stop = first // each, -(-last // each)
-    return start * each, stop * each, start * (length // steps), stop * (length // steps)
-
-
-def across(axis: int, value: int, pair: tuple[int, int]) -> tuple[int, int]:
-    """``pair`` with ``value`` on one axis."""
-    return (value, pair[1]) if axis == 0 else (pair[0], value)

@@ -30,7 +30,6 @@ from llavakit.model.build import from_hub, outline, weightless
 from llavakit.model.configuration import llava_config, read_config
 from llavakit.model.encode import Codec
 from llavakit.model.llava import Llava
-from llavakit.model.native import check_tiles
 from llavakit.model.preprocessor import load_grids, load_square, preprocessor_config
 from llavakit.model.shards import whole, write_shards
 from llavakit.model.tensors import Tensors, fill, plain_name, tensor_files
@@ -170,7 +169,7 @@ def _check_tiles(model: Llava, codec: Codec) -> None:
         return
     if model.image_newline is None:
         raise BadRequest("pictures are seen as tiles, and the model has no row end; call its add_newline() first")
-    check_tiles(model)
+    model.check_tiles()
     if codec.square.mode == "pad" and is_main():
         log.warning(
             "the global view is padded, as LLaVA-1.5-HD's is: transformers and vLLM load this checkpoint but squash "

@@ -102,6 +102,15 @@ class Llava(nn.Module):
         """
         return getattr(self.multi_modal_projector, "image_newline", None)
 
+    def check_tiles(self) -> None:
+        """Raises :class:`BadRequest` where image features are not a square of patches, as tiles need."""
+        tower = self.vision_tower
+        if tower.keep_cls or tower.registers or self.form != "llava":
+            raise BadRequest(
+                "transformers' llava_next has no place for CLS features (keep_cls), register tokens or other "
+                "connectors (model.format) among tiles"
+            )
+
     def add_newline(self, seed: int = 0) -> None:
         """Gives the model a fresh row end, drawn as transformers draws it."""
         width = self.language_model.config.hidden_size

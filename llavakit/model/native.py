@@ -3,13 +3,10 @@ parts themselves before anything trains."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from llavakit.base.errors import BadRequest
 from llavakit.model.connector import NATIVE
-
-if TYPE_CHECKING:
-    from llavakit.model.llava import Llava
 
 Format = Literal["llava", "llavakit"]
 
@@ -40,13 +37,3 @@ def check_language(language: Any, form: Format) -> None:
         found.append("has a bias in its head")
     if found:
         raise BadRequest(f"this {config.model_type} {' and '.join(found)}; transformers' llava does not: {CHOOSE}")
-
-
-def check_tiles(model: Llava) -> None:
-    """Raises :class:`BadRequest` for a model whose image features are not a square of patches, as tiles need."""
-    tower = model.vision_tower
-    if tower.keep_cls or tower.registers or model.form != "llava":
-        raise BadRequest(
-            "transformers' llava_next has no place for CLS features (keep_cls), register tokens or other connectors "
-            "(model.format) among tiles"
-        )

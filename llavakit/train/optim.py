@@ -15,7 +15,6 @@ from llavakit.image.anyres import AnyRes
 from llavakit.model.adapters import require
 from llavakit.model.lean import check_compiled
 from llavakit.model.llava import Llava
-from llavakit.model.native import check_tiles
 from llavakit.model.parts import part, tower_blocks
 from llavakit.train.stage import Stage
 
@@ -84,7 +83,7 @@ def check(model: Llava, stage: Stage) -> None:
         check_compiled(model.language_model)
     tower_blocks(model, stage.tower_layers)
     if isinstance(stage.image, AnyRes):
-        check_tiles(model)
+        model.check_tiles()
 
 
 def make_optimiser(model: Llava, stage: Stage) -> torch.optim.Optimizer:

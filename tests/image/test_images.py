@@ -14,7 +14,8 @@ from PIL import Image
 
 from llavakit.base.errors import BadRecord
 from llavakit.image.open import open_image
-from llavakit.image.square import Decode, Mode, Square, normalise, shortest_edge, square
+from llavakit.image.spans import shortest_edge
+from llavakit.image.square import Decode, Mode, Square, normalise, square
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:

@@ -1,0 +1,227 @@
+// Small products in registers, and the layouts that they take, for flash.cpp.
+//
+// All products are one kernel over "units": a float, or a pair of bfloat16 that one instruction multiplies.
+
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+namespace {
+
+// AMX has tiles of its own, which oneDNN's products use.
+#if defined(__AVX512BF16__) && !defined(__AMX_TILE__)
+#define HALF
+#endif
+
+constexpr int D = (WIDTH + 15) / 16 * 16;  // a head with room to whole vectors, which holds zeros
+constexpr int QUERIES = 32, KEYS = 128;    // of a tile: its scores stay within a core's cache
+#ifdef __AVX512F__
+constexpr int LANES = 16, ROWS = 8, COLUMNS = 2;  // of a tile in registers; columns are vectors
+#else
+constexpr int LANES = 8, ROWS = 4, COLUMNS = 2;
+#endif
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int Ints __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t Unit __attribute__((may_alias));
+
+inline int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+struct Float {
+    using Value = float;
+    static constexpr int PER = 1;  // values of a unit
+    static Vector times(Unit left, const Unit* right, Vector sum) {
+        float x;
+        memcpy(&x, &left, 4);
+        return sum + x * *(const Vector*)right;
+    }
+    static float wide(float x) { return x; }
+    static float narrow(float x) { return x; }
+};
+
+#ifdef HALF
+struct Half {
+    using Value = uint16_t;
+    static constexpr int PER = 2;
+    static Vector times(Unit left, const Unit* right, Vector sum) {
+        return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(left)),
+                                        (__m512bh)_mm512_loadu_si512(right));
+    }
+    static float wide(uint16_t x) {
+        uint32_t bits = uint32_t(x) << 16;
+        float out;
+        memcpy(&out, &bits, 4);
+        return out;
+    }
+    static uint16_t narrow(float x) {
+        uint32_t bits;
+        memcpy(&bits, &x, 4);
+        return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+    }
+};
+#endif
+
+// One tile in registers: c[R][C vectors] (+)= a[R][depth] * b[depth][C vectors], all but c in units.
+template <class T, int R, int C>
+inline void tile(const Unit* a, int64_t row, int64_t column, const Unit* b, int64_t b_row, int depth, float* c,
+                 int64_t c_row, bool add) {
+    Vector sum[R][C]{};
+    for (int k = 0; k < depth; k++)
+#pragma GCC unroll 16
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int v = 0; v < C; v++)
+                sum[r][v] = T::times(a[r * row + k * column], b + k * b_row + v * LANES, sum[r][v]);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int v = 0; v < C; v++) {
+            Vector& to = *(Vector*)(c + r * c_row + v * LANES);
+            to = add ? to + sum[r][v] : sum[r][v];
+        }
+}
+
+// `rows` is a multiple of ROWS, `columns` of LANES.
+template <class T>
+void product(const Unit* a, int64_t row, int64_t column, const Unit* b, int64_t b_row, int depth, float* c,
+             int64_t c_row, int rows, int columns, bool add) {
+    int v = 0;
+    for (; v + COLUMNS * LANES <= columns; v += COLUMNS * LANES)
+        for (int r = 0; r < rows; r += ROWS)
+            tile<T, ROWS, COLUMNS>(a + r * row, row, column, b + v, b_row, depth, c + r * c_row + v, c_row, add);
+    for (; v < columns; v += LANES)
+        for (int r = 0; r < rows; r += ROWS)
+            tile<T, ROWS, 1>(a + r * row, row, column, b + v, b_row, depth, c + r * c_row + v, c_row, add);
+}
+
+// Rows of one head as units, [count][D / PER], then zeros up to `room` rows.
+template <class T>
+void rows_of(const typename T::Value* from, int64_t token, int64_t count, int64_t room, Unit* out) {
+    constexpr int U = D / T::PER, FILLED = WIDTH / T::PER;
+    for (int64_t t = 0; t < count; t++) {
+        memcpy(out + t * U, from + t * token, FILLED * sizeof(Unit));
+        std::fill(out + t * U + FILLED, out + (t + 1) * U, 0);
+    }
+    std::fill(out + count * U, out + room * U, 0);
+}
+
+// The same turned round, [D / PER][room].
+template <class T>
+void turned(const typename T::Value* from, int64_t token, int64_t count, int64_t room, Unit* out) {
+    constexpr int FILLED = WIDTH / T::PER;
+    constexpr int SOME = 16;  // tokens whose lines stay in the cache meanwhile
+    for (int64_t start = 0; start < room; start += SOME)
+        for (int u = 0; u < FILLED; u++)
+            for (int64_t t = start; t < start + SOME; t++)
+                if (t < count)
+                    memcpy(out + u * room + t, from + t * token + u * T::PER, sizeof(Unit));
+                else
+                    out[u * room + t] = 0;
+    std::fill(out + FILLED * room, out + D / T::PER * room, 0);
+}
+
+// Tokens that a unit holds one below another: [room / PER][D].
+template <class T>
+void stacked(const typename T::Value* from, int64_t token, int64_t count, int64_t room, Unit* out) {
+    if constexpr (T::PER == 1) {
+        rows_of<T>(from, token, count, room, out);
+    } else {
+        for (int64_t t = 0; t < room; t += 2) {
+            const typename T::Value *a = from + t * token, *b = a + token;
+            for (int i = 0; i < WIDTH; i++)
+                out[t / 2 * D + i] = (t < count ? Unit(a[i]) : 0) | (t + 1 < count ? Unit(b[i]) << 16 : 0);
+            std::fill(out + t / 2 * D + WIDTH, out + (t / 2 + 1) * D, 0);
+        }
+    }
+}
+
+constexpr float LOG2E = 1.44269504f;
+
+// 2^x of x <= 0, to 2e-7; 0 of what is less than 2^-126.
+inline Vector power(Vector x) {
+    const Ints some = x > -126.0f;
+    x = some ? x : Vector{} - 126.0f;
+    Ints whole = __builtin_convertvector(x - 0.5f, Ints);
+    Vector f = x - __builtin_convertvector(whole, Vector);
+    Vector p = f * 1.5252734e-5f + 1.5403530e-4f;
+    p = p * f + 1.3333558e-3f;
+    p = p * f + 9.6181291e-3f;
+    p = p * f + 5.5504109e-2f;
+    p = p * f + 2.4022651e-1f;
+    p = p * f + 6.9314718e-1f;
+    p = p * f + 1.0f;
+    return (Vector)((Ints)(p * (Vector)((whole + 127) << 23)) & some);
+}
+
+#ifdef __AVX512F__
+inline float most_of(Vector x) { return _mm512_reduce_max_ps((__m512)x); }
+inline float sum_of(Vector x) { return _mm512_reduce_add_ps((__m512)x); }
+#else
+inline float most_of(Vector x) {
+    float most = x[0];
+    for (int i = 1; i < LANES; i++) most = std::max(most, x[i]);
+    return most;
+}
+inline float sum_of(Vector x) {
+    float sum = 0;
+    for (int i = 0; i < LANES; i++) sum += x[i];
+    return sum;
+}
+#endif
+
+// Floats [rows][KEYS] as units: `flat` [rows][KEYS / PER], of neighbours; `stacked_tile` [rows / PER][KEYS], of
+// two rows.
+template <class T>
+inline const Unit* flat(const float* from, int rows, Unit* out) {
+    if constexpr (T::PER == 1) return (const Unit*)from;
+#ifdef HALF
+    for (int i = 0; i < rows * KEYS; i += LANES)
+        _mm256_storeu_si256((__m256i*)(out + i / 2), (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from + i)));
+#endif
+    return out;
+}
+template <class T>
+inline const Unit* stacked_tile(const float* from, int rows, Unit* out) {
+    if constexpr (T::PER == 1) return (const Unit*)from;
+#ifdef HALF
+    for (int r = 0; r < rows; r += 2)
+        for (int j = 0; j < KEYS; j += LANES) {
+            const float* at = from + r * KEYS + j;
+            __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(at)));
+            __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(at + KEYS)));
+            _mm512_storeu_si512(out + r / 2 * KEYS + j, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+        }
+#endif
+    return out;
+}
+
+template <class T>
+inline void narrowed(const float* from, typename T::Value* into) {
+    for (int i = 0; i < WIDTH; i++) into[i] = T::narrow(from[i]);
+}
+
+// Room of this thread's own, which stays: fresh pages would cost more than the sums.
+struct Space {
+    static constexpr size_t LINE = 16;  // floats of a cache line, at which every piece begins
+    std::vector<float> floats;
+    float* next = nullptr;
+    void reserve(size_t count) {
+        if (floats.size() < count + LINE) floats.resize(count + LINE);
+        next = (float*)up(int64_t(floats.data()), LINE * 4);
+    }
+    template <class X>
+    X* take(size_t count) {
+        X* out = (X*)next;
+        next += count;
+        return out;
+    }
+};
+thread_local Space space;
+
+}  // namespace
