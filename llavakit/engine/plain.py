@@ -14,11 +14,10 @@ from transformers import DynamicCache
 from llavakit.engine.attend import Chain, Shared, length
 
 
-class PlainRows:
-    """Rows of one transformers cache: keys and values ``float[n, heads, M, d]`` of each layer, ends together."""
+class Listed:
+    """Of each row what it shares, and how many tokens it has of its own."""
 
     def __init__(self) -> None:
-        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.lengths: list[int] = []
         self.chains: list[Chain] = []
 
@@ -27,11 +26,24 @@ class PlainRows:
 
     @property
     def totals(self) -> list[int]:
+        """All tokens of each row."""
         return [length(chain) + own for chain, own in zip(self.chains, self.lengths, strict=True)]
 
     def keep(self, rows: Sequence[int]) -> None:
+        """Row i becomes what row ``rows[i]`` was; the others leave."""
         self.lengths = [self.lengths[row] for row in rows]
         self.chains = [self.chains[row] for row in rows]
+
+
+class PlainRows(Listed):
+    """Rows of one transformers cache: keys and values ``float[n, heads, M, d]`` of each layer, ends together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def keep(self, rows: Sequence[int]) -> None:
+        super().keep(rows)
         longest = max(self.totals, default=0)
         chosen = torch.tensor(rows, dtype=torch.long)
         self.layers = [

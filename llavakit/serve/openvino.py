@@ -19,6 +19,7 @@ from llavakit.engine.attend import Chain, Shared, length
 from llavakit.engine.decoder import fits
 from llavakit.engine.engine import Engine
 from llavakit.engine.load import Precision
+from llavakit.engine.plain import Listed
 from llavakit.model import checkpoint
 from llavakit.serve.openvino_graph import language_graph, number_of, openvino, picture_graph
 
@@ -49,27 +50,18 @@ def load(model: str | Path, batch_size: int = 32, precision: Precision = "float3
     return Engine(llava, codec, batch_size, decoder=OpenvinoDecoder(speak, llava.language_model, shape))
 
 
-class OpenvinoRows:
+class OpenvinoRows(Listed):
     """Rows of one infer request's state, their ends together. ``order``: which of its rows they are, taken at the next
     step; ``width``: the state's length, that of its longest row or more."""
 
     def __init__(self, request: Any) -> None:
+        super().__init__()
         self.request = request
-        self.lengths: list[int] = []
-        self.chains: list[Chain] = []
         self.order: list[int] = []
         self.width = 0
 
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    @property
-    def totals(self) -> list[int]:
-        return [length(chain) + own for chain, own in zip(self.chains, self.lengths, strict=True)]
-
     def keep(self, rows: Sequence[int]) -> None:
-        self.lengths = [self.lengths[row] for row in rows]
-        self.chains = [self.chains[row] for row in rows]
+        super().keep(rows)
         self.order = [self.order[row] for row in rows]
 
     def own(self, row: int) -> Shared:
