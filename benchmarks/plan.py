@@ -41,6 +41,7 @@ class Case:
     stage: str
     precision: str
     small: bool = False
+    checkpoint: str = "none"
     """Weights in bfloat16 and moments in 8 bits."""
 
 
@@ -51,6 +52,9 @@ CASES = [
     Case("31M", "tune", "bfloat16"),
     Case("31M", "all", "bfloat16"),
     Case("120M", "tune", "bfloat16"),
+    Case("31M", "tune", "float32", checkpoint="layers"),
+    Case("120M", "tune", "bfloat16", checkpoint="layers"),
+    Case("120M", "tune", "bfloat16", checkpoint="products"),
     Case("31M", "tune", "bfloat16", small=True),
     Case("120M", "tune", "bfloat16", small=True),
 ]
@@ -100,7 +104,8 @@ def stage_of(case: Case) -> Any:
     from llavakit.train.stage import Stage
 
     small = {"weights": "bfloat16", "optimiser": "adamw8bit"} if case.small else {}
-    return Stage(data={}, template="vicuna_v1", train=STAGES[case.stage], batch_size=4, **small)
+    given = {"data": {}, "template": "vicuna_v1", "train": STAGES[case.stage], "checkpoint": case.checkpoint}
+    return Stage.parse({**given, "batch_size": 4, **small})
 
 
 def planned(case: Case) -> float:
@@ -121,6 +126,7 @@ def measured(case: Case) -> float:
 
     from llavakit.base.dist import device
     from llavakit.data.loader import Step
+    from llavakit.model.lean import arrange_layers
     from llavakit.model.llava import Batch
     from llavakit.train.optim import COMPILED, adamw8bit, make_optimiser, set_rates
     from llavakit.train.step import train_step
@@ -153,6 +159,7 @@ def measured(case: Case) -> float:
         pixels=torch.randint(0, 255, (1, 3, 336, 336), generator=numbers, dtype=torch.uint8),
         image_at=torch.arange(576) + 30,
     )
+    arrange_layers(model.language_model, stage_of(case).checkpoint, compiled=False)
     optimiser = make_optimiser(model, stage_of(case))
     set_rates(optimiser, 1.0)
     for number, rows in enumerate(([row], [row, row])):
@@ -178,7 +185,7 @@ def memory() -> str:
             [*map(str, vars(case).values()), f"{ours / GIB:.2f}", f"{real / GIB:.2f}", f"{ours / real - 1:+.0%}"]
         )
         log.info("  ".join(rows[-1]))
-    return table(rows, ["model", "trains", "precision", "small", "planned GiB", "measured GiB", "off by"])
+    return table(rows, ["model", "trains", "precision", "small", "recomputed", "planned GiB", "measured GiB", "off by"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from llavakit.train.plan import Machines, Plan, budget, empty, stage_sizes
@@ -49,8 +50,8 @@ def _needs(recipe: Recipe, stage: str, machines: Machines) -> float:
 
 
 def _changes(recipe: Recipe, name: str, machines: Machines) -> Iterator[tuple[str, Recipe, Machines]]:
-    """From the least to the most that a person would mind: shorter rows change nothing but speed, more GPUs cost no
-    more hours of theirs, adapters change what is learnt."""
+    """From the least to the most that a person would mind: shorter rows and layers computed twice change nothing but
+    speed, smaller weights little of what is learnt, more GPUs cost no more hours of theirs, adapters learn less."""
     stage = recipe.stages[name]
 
     def changed(changes: dict[str, Any]) -> Recipe:
@@ -58,9 +59,17 @@ def _changes(recipe: Recipe, name: str, machines: Machines) -> Iterator[tuple[st
 
     rows = [stage.row_tokens // divisor for divisor in (2, 4, 8) if stage.row_tokens // divisor >= 256]
     for tokens in rows:
-        yield f"stages.{name}.row_tokens={tokens}", changed({"row_tokens": tokens}), machines
+        yield _words(name, {"row_tokens": tokens}), changed({"row_tokens": tokens}), machines
+    again = {"checkpoint": "layers"} if stage.checkpoint == "none" else {}
+    if again:
+        yield _words(name, again), changed(again), machines
     if stage.optimiser != "adamw":
         return  # the others are for one process, whose weights are all its own
+    alone = machines.count == 1 and recipe.precision == "bfloat16" and stage.lora is None
+    if alone and stage.weights == "float32":
+        small = {"weights": "bfloat16", "optimiser": "adamw8bit"}
+        for changes in [small, small | again] if again else [small]:
+            yield _words(name, changes), changed(changes), machines
     more = [n for n in (2, 4, 8) if n > machines.count]
     for number in more:
         yield f"{number} GPUs", recipe, replace(machines, count=number)
@@ -72,8 +81,15 @@ def _changes(recipe: Recipe, name: str, machines: Machines) -> Iterator[tuple[st
         number *= 2
 
 
+def _words(name: str, changes: dict[str, Any]) -> str:
+    """Changes to a stage as they are given on a command line."""
+    return " ".join(f"stages.{name}.{key}={value}" for key, value in changes.items())
+
+
 def _adapters(name: str, stage: Stage, recipe: Recipe, machines: Machines) -> Iterator[tuple[str, Recipe, Machines]]:
-    for base in ("full", "nf4"):
+    ways: list[dict[str, Any]] = [{}, {"checkpoint": "layers"}] if stage.checkpoint == "none" else [{}]
+    for base, again in product(("full", "nf4"), ways):
         lora = {"rank": 128, "alpha": 256, "base": base}
-        shown = f"stages.{name}.lora='{{rank: 128, alpha: 256{', base: nf4' if base == 'nf4' else ''}}}'"
-        yield f"{shown} (and its rate)", recipe.evolve({f"stages.{name}.lora": lora}), machines
+        shown = f"stages.{name}.lora='{{rank: 128, alpha: 256{', base: nf4' if base == 'nf4' else ''}}}' (and its rate)"
+        changes = {f"stages.{name}.{key}": value for key, value in ({"lora": lora} | again).items()}
+        yield f"{shown} {_words(name, again)}".strip(), recipe.evolve(changes), machines

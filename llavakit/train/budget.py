@@ -12,6 +12,7 @@ from torch import nn
 from llavakit.data.lengths import Sizes
 from llavakit.data.pack import pack
 from llavakit.image.anyres import AnyRes
+from llavakit.model.lean import arrange_layers
 from llavakit.model.llava import Llava
 from llavakit.model.parts import count
 from llavakit.model.quantise import layer_linears
@@ -46,6 +47,7 @@ class Budget:
 
     def __init__(self, model: Llava, stage: Stage, row: Row, precision: torch.dtype) -> None:
         self.model = model
+        arrange_layers(model.language_model, stage.checkpoint, compiled=False)
         self.row = row
         self.precision = precision
         packed = layer_linears(model.language_model).values() if stage.lora and stage.lora.base == "nf4" else []

@@ -10,8 +10,8 @@ import torch
 from llavakit.data.lengths import Lengths, Sizes, published
 from llavakit.model.parts import freeze_all_but
 from llavakit.recipes import resolve
-from llavakit.train.advice import advice
-from llavakit.train.budget import largest_row
+from llavakit.train.advice import _changes, advice
+from llavakit.train.budget import Budget, largest_row
 from llavakit.train.gpus import GPUS
 from llavakit.train.memory import Live, Row, _measure, step_memory
 from llavakit.train.plan import Machines, plan
@@ -37,19 +37,46 @@ def test_what_a_row_keeps_is_what_a_real_row_keeps(toy: Any, precision: torch.dt
     assert all(p.device.type == "cpu" and p.abs().sum() >= 0 for p in model.parameters()), "its own weights are back"
 
 
-def test_few_layers_stand_for_many(toy: Any) -> None:
+@pytest.fixture()
+def deep(toy: Any) -> Any:
+    """Twelve layers on the meta device, connector and language model trained."""
     from llavakit.model.build import ModelSpec, outline
 
     model, _ = toy
     small = model.language_model.config
     config = type(small).from_dict(small.to_dict() | {"num_hidden_layers": 12})
     with torch.device("meta"):
-        deep = outline(model.vision_tower.config, config, ModelSpec(vision="a", language="b"), model.square)
-    freeze_all_but(deep, {"connector": 1.0, "language_model": 1.0})
+        found = outline(model.vision_tower.config, config, ModelSpec(vision="a", language="b"), model.square)
+    freeze_all_but(found, {"connector": 1.0, "language_model": 1.0})
+    return found
+
+
+def test_few_layers_stand_for_many(deep: Any) -> None:
     row = Row((120, 80), 60, 2, 32)
     line = step_memory(deep, row, torch.bfloat16)
     whole = _measure(deep, row, torch.bfloat16, False)
     assert line.total == pytest.approx(whole.total, rel=0.02)
+
+
+def test_what_is_computed_again_is_not_kept(deep: Any) -> None:
+    stage = resolve("llava15-7b").stages["tune"]
+    row = Row((120, 80), 60, 2, 32)
+    kept = [
+        Budget(deep, stage.evolve(checkpoint=what), row, torch.float32).whole().activations
+        for what in ("none", "products", "layers")
+    ]
+    assert kept[0] > 1.1 * kept[1] > 1.1 * 1.5 * kept[2]
+
+
+def test_what_would_help_is_tried_in_order() -> None:
+    recipe = resolve("llava15-7b")
+    tried = [said for said, *_ in _changes(recipe, "tune", Machines(GPUS["rtx4090"], 1))]
+    small = "stages.tune.weights=bfloat16 stages.tune.optimiser=adamw8bit"
+    wanted = ["stages.tune.checkpoint=layers", small, f"{small} stages.tune.checkpoint=layers", "2 GPUs"]
+    first = tried.index(wanted[0])
+    assert tried[first : first + 4] == wanted
+    assert tried[tried.index("16 GPUs") - 1].endswith("base: nf4}' (and its rate) stages.tune.checkpoint=layers")
+    assert small not in [said for said, *_ in _changes(recipe, "tune", Machines(GPUS["rtx4090"], 2))]
 
 
 def test_rows_are_packed_as_training_packs_them() -> None:
