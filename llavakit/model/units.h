@@ -143,10 +143,10 @@ void stacked(const typename T::Value* from, int64_t token, int64_t count, int64_
 
 constexpr float LOG2E = 1.44269504f;
 
-// 2^x of x <= 0, to 2e-7; 0 of what is less than 2^-126.
+// 2^x of x <= 0, to 2e-7; 0 of what is less than 2^-126, and what is no number stays none.
 inline Vector power(Vector x) {
-    const Ints some = x > -126.0f;
-    x = some ? x : Vector{} - 126.0f;
+    const Ints nothing = x <= -126.0f;
+    x = nothing ? Vector{} - 126.0f : x;
     Ints whole = __builtin_convertvector(x - 0.5f, Ints);
     Vector f = x - __builtin_convertvector(whole, Vector);
     Vector p = f * 1.5252734e-5f + 1.5403530e-4f;
@@ -156,7 +156,7 @@ inline Vector power(Vector x) {
     p = p * f + 2.4022651e-1f;
     p = p * f + 6.9314718e-1f;
     p = p * f + 1.0f;
-    return (Vector)((Ints)(p * (Vector)((whole + 127) << 23)) & some);
+    return (Vector)((Ints)(p * (Vector)((whole + 127) << 23)) & ~nothing);
 }
 
 #ifdef __AVX512F__

@@ -91,6 +91,17 @@ def test_what_is_hidden_changes_nothing(way: Any) -> None:
     assert torch.equal(way.attend(q, k, v, [200, 60], 0.25)[:, :150], out[:, :150])
 
 
+@WAYS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_shows(way: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 200, 16, dtype=dtype) for _ in range(3))
+    needs(way, q)
+    k[:, 150] = torch.nan
+    out = way.attend(q, k, v, [120, 80], 0.25)
+    assert out[:, 150:].isnan().all() and out[:, :150].isfinite().all()
+
+
 def test_attention_of_the_whole() -> None:
     torch.manual_seed(0)
     q, k, v = (drawn(3, 50, 2, 16).transpose(1, 2) for _ in range(3))
