@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from llavakit.model.lean import Recompute
 from llavakit.model.llava import Batch, Llava
 
 
@@ -46,6 +47,8 @@ class Cost:
     square: float
     supervised: float
     picture: float
+    forward: float
+    """Of ``token``, what the layers' products take forward, once."""
 
     @classmethod
     def of(cls, model: Llava) -> Cost:
@@ -73,6 +76,7 @@ class Cost:
             + sum(2 * m.in_features * m.out_features for m in _linears(connector))
             * tower.tokens
             * (1 + tower_trains + connector_trains),
+            forward=sum(2 * m.in_features * m.out_features for m in inner),
         )
 
     def __call__(self, work: Work) -> float:
@@ -82,6 +86,11 @@ class Cost:
             + self.supervised * work.supervised
             + self.picture * work.pictures
         )
+
+    def again(self, work: Work, recompute: Recompute) -> float:
+        """What a program computes a second time that keeps less of the language model's layers."""
+        attention = self.square / 3 * work.squares
+        return {"none": 0.0, "products": attention, "layers": self.forward * work.tokens + attention}[recompute]
 
 
 def _linears(module: nn.Module) -> list[nn.Linear]:

@@ -72,6 +72,7 @@ class StagePlan:
     flops: float
     warmup: int
     hours: float | None = None
+    """Also of what is computed again (``checkpoint``), which ``flops`` does not count."""
     cost: float | None = None
     memory: dict[str, Memory] = field(default_factory=dict)
     """By way of sharing."""
@@ -188,7 +189,8 @@ def _stage(recipe: Recipe, name: str, square: int, machines: Machines | None) ->
     )
     if machines is None:
         return found
-    hours = found.flops / (machines.count * machines.gpu.tflops * 1e12 * machines.mfu) / 3600
+    computed = found.flops + cost.again(work * seen, stage.checkpoint)
+    hours = computed / (machines.count * machines.gpu.tflops * 1e12 * machines.mfu) / 3600
     price = machines.gpu.price if machines.price is None else machines.price
     ways = {way: memory.whole() if ranks == 1 else memory.sharded(ranks) for way, ranks in machines.shares().items()}
     return replace(found, hours=hours, cost=None if price is None else hours * machines.count * price, memory=ways)

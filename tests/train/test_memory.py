@@ -103,6 +103,8 @@ def test_a_plan_says_what_fits_and_what_would(tmp_path: Any, monkeypatch: pytest
     assert 1.0 < tune.flops / (6 * layers * tune.tokens) < 1.2
     assert tune.hours == pytest.approx(tune.flops / (989e12 * 0.4) / 3600)
     assert tune.cost == pytest.approx(tune.hours * 3.3)
+    again = plan(recipe.evolve({"stages.tune.checkpoint": "layers"}), Machines(GPUS["h200"], 1)).stages[1]
+    assert again.flops == tune.flops and 1.25 < again.hours / tune.hours < 1.34
     (line,) = advice(found)
     assert line.startswith("tune does not fit:") and "change that does: stages.tune.row_tokens=2048" in line
     shown = text(found)
