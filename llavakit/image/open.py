@@ -31,11 +31,8 @@ def open_image(
     """
     if callable(source):
         source = source()
-    name = source.filename if hasattr(source, "filename") and source.filename else source
-    shown = f"image {name}" if isinstance(name, (str, Path)) else "image"
-    place = f"{where}: {shown}" if where else shown
-    if isinstance(source, (str, Path)) and not Path(source).is_file():
-        raise BadRecord("no such file", place)
+    place = _place(source, where)
+    check_there(source, where)
     try:
         with warnings.catch_warnings():
             # We refuse by our own limit below, before any pixel is decoded.
@@ -59,6 +56,18 @@ def open_image(
         raise BadRecord("is not a picture of a known format", place) from None
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow's decoders raise on damaged data
         raise BadRecord(f"cannot be read ({error})", place) from None
+
+
+def check_there(source: str | Path | bytes | Any, where: str = "") -> None:
+    """Raises :class:`BadRecord` for a path at which there is no file."""
+    if isinstance(source, (str, Path)) and not Path(source).is_file():
+        raise BadRecord("no such file", _place(source, where))
+
+
+def _place(source: Any, where: str) -> str:
+    name = source.filename if hasattr(source, "filename") and source.filename else source
+    shown = f"image {name}" if isinstance(name, (str, Path)) else "image"
+    return f"{where}: {shown}" if where else shown
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from llavakit.base import log
-from llavakit.base.errors import WorkFailed
+from llavakit.base.errors import BadRecord, WorkFailed
 from llavakit.base.files import JsonlLog
 from llavakit.base.log import Clock, progress, untimed
 from llavakit.data.mixture import Mixture
-from llavakit.image.open import open_image
+from llavakit.image.open import check_there, open_image
 from llavakit.image.square import normalise, square
 from llavakit.model.connector import Perceptron
 from llavakit.model.encode import Codec
@@ -49,6 +49,10 @@ def pretrain(spec: Backbones, out: Path, clock: Clock = untimed) -> None:
 
     mixture = Mixture.of({"captions": spec.captions}, image_first=False, seed=spec.seed)
     conversations = [mixture.at(0, index) for index in range(len(mixture.sources["captions"]))]
+    for conversation in conversations:  # now, not when the other backbone has been trained
+        if not conversation.images:
+            raise BadRecord("has no picture, and a CLIP learns from captions of pictures", conversation.where)
+        check_there(conversation.images[0].source, conversation.where)
     captions = [turn.text for c in conversations for turn in c.turns if turn.role == "assistant"]
     with clock("pretrain backbones"):
         tokenizer = AutoTokenizer.from_pretrained(language) if language.exists() else tokenizer_for(spec, captions)

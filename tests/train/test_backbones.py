@@ -177,6 +177,17 @@ def test_a_conversation_about_a_picture_that_nothing_tells_is_refused(tmp_path) 
         )
 
 
+@pytest.mark.parametrize(("image", "message"), [({"image": "a.jpg"}, "no such file"), ({}, "has no picture")])
+def test_captions_without_their_pictures_are_refused_at_once(tmp_path, image, message) -> None:  # type: ignore[no-untyped-def]
+    asked = "<image>\nWhat?" if image else "What?"
+    record = {"id": "0", "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "A star"}]}
+    (tmp_path / "captions.json").write_text(json.dumps([record | image]))
+    spec = Backbones(captions=SourceSpec(path=str(tmp_path / "captions.json"), images=str(tmp_path)))
+    with pytest.raises(BadRecord, match=message):
+        pretrain(spec, tmp_path / "out")
+    assert not (tmp_path / "out" / "language").exists()
+
+
 def test_backbones_trained_side_by_side_are_those_trained_in_turn(tmp_path) -> None:  # type: ignore[no-untyped-def]
     build(tmp_path / "world", 0, 12, 8, 48, 1, conversations=6, questions_per_ingredient=1, benchmark_questions=1)
     spec = recipe(str(tmp_path / "world")).backbones
