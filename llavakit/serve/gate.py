@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import time
@@ -17,6 +18,9 @@ OPEN = ("/", "/health", "/favicon.ico")
 """Paths that need no key, and all of ``/web/``: the page must load before it can ask for the key."""
 BODY_SECONDS = 60.0
 """For a request's body to come: who sends it drop by drop must not keep a place for ever."""
+
+LINGER_BYTES, LINGER_SECONDS = 32 * 2**20, 2.0
+"""How much is read, and how long, of a body that is refused for its size."""
 
 
 class Room:
@@ -79,6 +83,8 @@ class Gate:
         try:
             self._admit(scope, seat)
         except Refused as refused:
+            if refused.status == 413 and b"expect" not in dict(scope["headers"]):  # who expects waits for the answer
+                await _drained(receive)
             await refused.response()(scope, receive, counted)
             return
         try:
@@ -120,11 +126,25 @@ class Gate:
             size += len(message.get("body", b""))
             whole = not message.get("more_body", False)
             if size > self.max_body:
+                if not whole:
+                    await _drained(receive)
                 # An HTTPException: the application makes any other one, raised as it reads the body, its own.
                 raise HTTPException(413, f"the body has more than {self.max_body:,} bytes")
             return message
 
         return limited
+
+
+async def _drained(receive: Receive) -> None:
+    """Reads on for a while: a client that still writes when its connection is closed never reads why."""
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
 
 
 def host_of(value: str) -> str:
