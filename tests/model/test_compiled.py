@@ -55,6 +55,7 @@ def test_one_pair_of_halves_serves_all_layers_and_lengths() -> None:
 
 def test_without_a_compiler_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(BadRequest, match=r"no C\+\+ compiler"):
         check_compiled(nn.Module())
 

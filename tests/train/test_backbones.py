@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,7 +179,9 @@ def test_a_conversation_about_a_picture_that_nothing_tells_is_refused(tmp_path) 
 
 
 @pytest.mark.parametrize(("image", "message"), [({"image": "a.jpg"}, "no such file"), ({}, "has no picture")])
-def test_captions_without_their_pictures_are_refused_at_once(tmp_path, image, message) -> None:  # type: ignore[no-untyped-def]
+def test_captions_without_their_pictures_are_refused_at_once(
+    tmp_path: Path, image: dict[str, str], message: str
+) -> None:
     asked = "<image>\nWhat?" if image else "What?"
     record = {"id": "0", "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": "A star"}]}
     (tmp_path / "captions.json").write_text(json.dumps([record | image]))
