@@ -10,8 +10,6 @@ best of several questions counts, each about another picture, after one to warm 
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import sys
 import time
 from pathlib import Path
@@ -19,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import openai
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.serve_load import server
+from benchmarks.serve_load import asked, server
 from benchmarks.sized import SIZES, build, texts
 from llavakit.base.log import table
 
@@ -31,22 +28,18 @@ LONG = 128
 
 
 def question(number: int) -> list[Any]:
-    """Question ``number`` about picture ``number``, as the API takes it."""
+    """Question ``number`` about picture ``number``."""
     pixels = np.random.default_rng(number).integers(0, 256, (336, 336, 3), dtype=np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    picture = {"url": "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()}
-    text = texts(number + 1)[number]
-    return [{"role": "user", "content": [{"type": "image_url", "image_url": picture}, {"type": "text", "text": text}]}]
+    return asked(pixels, texts(number + 1)[number])
 
 
 def stream(client: openai.OpenAI, number: int) -> tuple[float, float]:
     """Seconds to the first token, and tokens a second after it."""
-    asked, times, tokens = question(number), [], 0
+    times, tokens = [], 0
     start = time.perf_counter()
     for chunk in client.chat.completions.create(
         model="model",
-        messages=asked,
+        messages=question(number),
         max_tokens=LONG,
         temperature=0,
         stream=True,
@@ -70,7 +63,7 @@ def main() -> None:
     rows = []
     for engine in options.engines.split(","):
         words = ["--engine", engine, "--precision", "fast"]
-        words += ["--engine-python", options.engine_python] if engine == "vllm" else []
+        words += ["--engine-python", options.engine_python] if engine == "vllm" and options.engine_python else []
         with server(str(path), *words) as (address, _), openai.OpenAI(base_url=f"{address}/v1", api_key="-") as client:
             stream(client, 0)
             found = [stream(client, number) for number in range(1, options.times + 1)]

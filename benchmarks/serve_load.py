@@ -40,9 +40,13 @@ def server(model: str, *words: object) -> Iterator[tuple[str, subprocess.Popen[s
     command = [sys.executable, "-m", "llavakit", "serve", model, "--port", "0", "--name", "model", *map(str, words)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    found = next((m for line in process.stderr if (m := re.search(r" at (http://\S+)", line))), None)
-    if found is None:
-        raise SystemExit("the server did not start")
+    said: list[str] = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r" at (http://\S+)", line):
+            break
+    else:
+        raise SystemExit("the server did not start; its last words:\n" + "".join(said[-5:]))
     threading.Thread(target=lambda: sys.stderr.writelines(process.stderr or [])).start()
     try:
         yield found[1], process
@@ -54,10 +58,14 @@ def server(model: str, *words: object) -> Iterator[tuple[str, subprocess.Popen[s
 def messages(number: int) -> list[Any]:
     """Question ``number``: one of four about one of four pictures."""
     pixels = np.random.default_rng(number % PICTURES).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    return asked(pixels, QUESTIONS[number // PICTURES % len(QUESTIONS)])
+
+
+def asked(pixels: np.ndarray, text: str) -> list[Any]:
+    """A question about a picture ``uint8[H, W, 3]``, as the API takes it."""
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     picture = {"url": "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()}
-    text = QUESTIONS[number // PICTURES % len(QUESTIONS)]
     return [{"role": "user", "content": [{"type": "image_url", "image_url": picture}, {"type": "text", "text": text}]}]
 
 
@@ -71,10 +79,10 @@ def memory(process: subprocess.Popen[str]) -> float:
 async def measure(address: str, process: subprocess.Popen[str], seconds: float, places: int, times: float) -> bool:
     """Whether the server held."""
     client = openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=300)
-    asked = [messages(number) for number in range(KINDS)]
+    every = [messages(number) for number in range(KINDS)]
 
     async def answer(number: int) -> str | None:
-        reply = await client.chat.completions.create(model="model", messages=asked[number % KINDS], max_tokens=32)
+        reply = await client.chat.completions.create(model="model", messages=every[number % KINDS], max_tokens=32)
         return reply.choices[0].message.content
 
     expected = [await answer(number) for number in range(KINDS)]

@@ -1,4 +1,4 @@
-"""Attention as plain products, block by block of queries, on a CPU.
+"""Attention as plain products, block by block of queries, on a CPU where :mod:`llavakit.model.flash` cannot be.
 
 torch's fused CPU kernel is made for inference: in training, plain products in blocks that stay in the cache are up to
 1.9 times faster in bfloat16, and no slower in float32. A block meets no key that lies behind its last query; weights

@@ -1,7 +1,7 @@
 """Attention within segments and its gradient by ``flash.cpp``, on CPUs where that can be compiled.
 
-Against plain products in blocks (:mod:`llavakit.model.blocks`): twice as fast, scores never rounded to bfloat16, and of
-the forward pass no copies are kept.
+Against plain products in blocks (:mod:`llavakit.model.blocks`), which take its place elsewhere: scores are never
+rounded to bfloat16, and of the forward pass no copies are kept. ``benchmarks/train.py`` times the whole step.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ def attend(
     window: int | None = None,
     queries: Queries | None = None,
 ) -> torch.Tensor:
-    """Causal attention within each segment. ``query`` float[H, Q, d]; ``key``, ``value`` float[K, T, d], H a multiple
-    of K; Q is T, or the number of ``queries``. Returns float[H, Q, d], laid out as [Q, H, d]."""
+    """As :func:`llavakit.model.blocks.attend`; what it returns is laid out as [Q, H, d]."""
     table = _causal(tuple(segments)) if queries is None else _asked(segments, queries.at)
     out: torch.Tensor = _Attend.apply(query, key, value, *table, scale, _EVERYTHING if window is None else window)
     return out

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from llavakit.engine.attend import Shared
-from llavakit.engine.decoder import _turned
+from llavakit.engine.decoder import Decoder, _turned
 from llavakit.engine.rows import OneEach, Rows
+from llavakit.model import flash
 
 LAYERS = 2
 
@@ -86,3 +88,27 @@ def test_what_is_turned_and_stored_in_one_call_is_what_torch_turns_and_stores(dt
     wanted = torch.nn.functional.rms_norm(x.float(), [24], weight.float(), 1e-5).to(dtype)
     assert rows.kernel is not None
     torch.testing.assert_close(rows.kernel.norm(x, weight, 1e-5), wanted, **close)
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+def test_prompts_are_read_alike_without_our_kernel(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of unlike lengths behind shared prefixes, by torch's kernels: padded, and merged by log-sum-exp."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=heads,
+    )
+    decoder = Decoder(LlamaForCausalLM(config).eval(), pack=False)
+    prefix, prompts = torch.arange(40) % 64, [torch.arange(count) * 7 % 64 for count in (1, 9, 30)]
+    found = []
+    with torch.inference_mode():
+        for known in (flash.known, lambda query: False):
+            monkeypatch.setattr(flash, "known", known)
+            shared = decoder.share((), decoder.embed(prefix))
+            chains: list[tuple[Shared, ...]] = [(shared,), (shared,), ()]
+            found.append(decoder.admit(decoder.rows(), chains, [decoder.embed(ids) for ids in prompts]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-5)
