@@ -10,13 +10,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "../model/numbers.h"
+
 namespace {
 
 constexpr int D = WIDTH, BLOCK = 64;
 // Vectors spelled out: left to itself the compiler keeps sums in memory. It splits those that the machine lacks.
 constexpr int LANES = D % 16 == 0 ? 16 : D % 8 == 0 ? 8 : 1, PARTS = D / LANES;
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-using bf16 = uint16_t;
 
 struct Segment {
     const char *keys, *values;       // of layer 0 and head 0: T[tokens][D]
@@ -38,36 +39,19 @@ struct Query {
 };
 
 inline float wide(float x) { return x; }
-inline float wide(bf16 x) {
-    uint32_t bits = uint32_t(x) << 16;
-    float out;
-    __builtin_memcpy(&out, &bits, 4);
-    return out;
-}
+inline float wide(bf16 x) { return float_of(x); }
 inline void narrow(float x, float* out) { *out = x; }
-inline void narrow(float x, bf16* out) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, 4);
-    *out = bf16((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);  // to nearest, ties to even
-}
+inline void narrow(float x, bf16* out) { *out = half_of(x); }
 
 // Of x <= 0, to 2e-7. The compiler makes vector code of it, which it does not of expf.
 inline float exponential(float x) {
     float t = std::max(x, -87.0f) * 1.44269504f;
     int whole = int(t - 0.5f);
     float f = t - float(whole);
-    float p = 1.5252734e-5f;
-    p = p * f + 1.5403530e-4f;
-    p = p * f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
     int bits = (whole + 127) << 23;
     float power;
     __builtin_memcpy(&power, &bits, 4);
-    return p * power;
+    return fraction_of_power(f) * power;
 }
 
 // Rows of floats, without a copy where they are that already.

@@ -13,6 +13,8 @@
 #include <immintrin.h>
 #endif
 
+#include "numbers.h"
+
 namespace {
 
 // AMX has tiles of its own, which oneDNN's products use.
@@ -47,23 +49,14 @@ struct Float {
 
 #ifdef HALF
 struct Half {
-    using Value = uint16_t;
+    using Value = bf16;
     static constexpr int PER = 2;
     static Vector times(Unit left, const Unit* right, Vector sum) {
         return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(int(left)),
                                         (__m512bh)_mm512_loadu_si512(right));
     }
-    static float wide(uint16_t x) {
-        uint32_t bits = uint32_t(x) << 16;
-        float out;
-        memcpy(&out, &bits, 4);
-        return out;
-    }
-    static uint16_t narrow(float x) {
-        uint32_t bits;
-        memcpy(&bits, &x, 4);
-        return uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-    }
+    static float wide(bf16 x) { return float_of(x); }
+    static bf16 narrow(float x) { return half_of(x); }
 };
 #endif
 
@@ -149,14 +142,7 @@ inline Vector power(Vector x) {
     x = nothing ? Vector{} - 126.0f : x;
     Ints whole = __builtin_convertvector(x - 0.5f, Ints);
     Vector f = x - __builtin_convertvector(whole, Vector);
-    Vector p = f * 1.5252734e-5f + 1.5403530e-4f;
-    p = p * f + 1.3333558e-3f;
-    p = p * f + 9.6181291e-3f;
-    p = p * f + 5.5504109e-2f;
-    p = p * f + 2.4022651e-1f;
-    p = p * f + 6.9314718e-1f;
-    p = p * f + 1.0f;
-    return (Vector)((Ints)(p * (Vector)((whole + 127) << 23)) & ~nothing);
+    return (Vector)((Ints)(fraction_of_power(f) * (Vector)((whole + 127) << 23)) & ~nothing);
 }
 
 #ifdef __AVX512F__
