@@ -135,8 +135,8 @@ class Batch:
         rows = logits if lines == list(range(len(logits))) else logits[lines]
         hows, seen = [requests[i].how for i in single], [requests[i].seen for i in single]
         ids = choose(rows, hows, seen, [requests[i].generator for i in single]) if single else []
-        for i, id, row in zip(single, ids, rows, strict=True):
-            requests[i].take(id, row)
+        for number, (i, id) in enumerate(zip(single, ids, strict=True)):
+            requests[i].take(id, rows[number] if requests[i].logprobs else None)
         going = staying
         ended = []
         for i, request in enumerate(requests):

@@ -15,8 +15,9 @@ from torch import nn
 
 from llavakit.engine.attend import Chain, Shared
 from llavakit.engine.kernel import kernel
-from llavakit.engine.linear import Linear, even
+from llavakit.engine.linear import Linear, Packing
 from llavakit.engine.rows import OneEach, Rows, Several, View
+from llavakit.engine.step import Step
 
 # From so many tokens on, a pass over memory costs more than a call: the same sums in fewer passes.
 MANY = 64
@@ -25,10 +26,9 @@ MANY = 64
 class Decoder:
     """A causal language model with shared prefixes. Weights are taken as they are when it is made."""
 
-    def __init__(self, language_model: Any, pack: bool) -> None:
+    def __init__(self, language_model: Any, pack: Packing | None) -> None:
         base = language_model.base_model
         blocks = base.layers
-        self.pack = pack
         self.embeddings: Any = language_model.get_input_embeddings()
         self.rotary = base.rotary_emb
         self.norm = Norm(base.norm, blocks[0].self_attn.head_dim)
@@ -36,6 +36,7 @@ class Decoder:
         self.blocks = [Block(block, pack, last=block is blocks[-1]) for block in blocks]
         first = blocks[0].self_attn
         self.shape = (len(blocks), first.k_proj.out_features // first.head_dim, first.head_dim)
+        self.native = Step.of(self.blocks, self.norm, self.head)
         self._turns: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
@@ -69,8 +70,10 @@ class Decoder:
     def step(self, rows: Rows, ids: torch.Tensor) -> torch.Tensor:
         """Gives each row its next token ``int64[n]``; returns the logits after it ``float[n, V]``."""
         rows.grow()
-        view = OneEach(rows, 0)
-        return self._run(self.embed(ids), view, rows.ends(), view)
+        view, positions = OneEach(rows, 0), rows.ends()
+        if self.native is not None and view.native is not None:
+            return self.native(self.embed(ids), view.native, *self._turned_to(view, positions))
+        return self._run(self.embed(ids), view, positions, view)
 
     def rows(self) -> Rows:
         """A batch without rows."""
@@ -78,7 +81,7 @@ class Decoder:
 
     def _run(self, x: torch.Tensor, view: View, positions: torch.Tensor, end: OneEach | None) -> torch.Tensor:
         """Logits after each row's last token where ``end`` asks for them, else none: ``float[n, V]``."""
-        cos, sin = (table[positions][:, None] for table in self._turn(view.longest))
+        cos, sin = self._turned_to(view, positions)
         x = self._padded(x)
         for number, block in enumerate(self.blocks if end is view else self.blocks[:-1]):
             x = block(number, x, cos, sin, view)
@@ -94,8 +97,13 @@ class Decoder:
 
     def _padded(self, x: torch.Tensor) -> torch.Tensor:
         """Rows of zeros after those of ``x``, which end before attention, where the kernels want a round number."""
-        size = even(len(x), x.dtype) if self.pack else len(x)
+        size = len(x) if self.head.packed is None else self.head.packed.even(len(x))
         return x if size == len(x) else nn.functional.pad(x, (0, 0, 0, size - len(x)))
+
+    def _turned_to(self, view: View, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine of ``positions``, each ``[T, 1, head width]``."""
+        cos, sin = (table[positions][:, None] for table in self._turn(view.longest))
+        return cos, sin
 
     def _turn(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosine and sine ``[positions, head width]``; the sine's first half negative, so that turning needs a roll."""
@@ -110,7 +118,7 @@ class Decoder:
 class Block:
     """One layer. Queries, keys and values come of one matrix; the rest is fused with what follows it."""
 
-    def __init__(self, block: Any, pack: bool, last: bool) -> None:
+    def __init__(self, block: Any, pack: Packing | None, last: bool) -> None:
         attention, mlp = block.self_attn, block.mlp
         self.width = attention.head_dim
         self.scale = attention.scaling
@@ -131,6 +139,9 @@ class Block:
             Norm(block.input_layernorm, self.width),
             Norm(block.post_attention_layernorm, self.width),
         )
+
+    def linears(self) -> list[Linear]:
+        return [x for x in (self.q, self.qkv, self.out, self.gate, self.up, self.down) if x is not None]
 
     def __call__(self, number: int, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, view: View) -> torch.Tensor:
         """``x``: float[T or more, hidden]; what is beyond T, the length of ``cos``, is padding."""
@@ -179,7 +190,7 @@ class Block:
 
 
 class Norm:
-    """RMS norm as Llama's; of few tokens by our kernel, of which there is one for each width of heads."""
+    """RMS norm as Llama's, by our kernel, of which there is one for each width of heads."""
 
     def __init__(self, norm: Any, width: int) -> None:
         self.weight = norm.weight.detach().contiguous()
@@ -188,12 +199,9 @@ class Norm:
         self.shape = list(self.weight.shape)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.kernel is not None and x.shape[0] < MANY and x.dtype == self.weight.dtype and x.is_contiguous():
+        if self.kernel is not None and x.dtype == self.weight.dtype and x.is_contiguous():
             return self.kernel.norm(x, self.weight, self.eps)
-        if x.shape[0] < MANY or x.dtype != torch.float32:
-            return nn.functional.rms_norm(x, self.shape, self.weight, self.eps)
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        return (x * torch.rsqrt(norm * norm / x.shape[-1] + self.eps)).mul_(self.weight)
+        return nn.functional.rms_norm(x, self.shape, self.weight, self.eps)
 
 
 def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -244,7 +252,7 @@ def _differs(language_model: Any) -> str:
     vocabulary = language_model.get_input_embeddings().num_embeddings
     ids = torch.arange(1, 13, device=language_model.device) * 7919 % vocabulary
     theirs = language_model(input_ids=ids[None], use_cache=False).logits[0, -1].float()
-    decoder = Decoder(language_model, pack=False)
+    decoder = Decoder(language_model, pack=None)
     rows = decoder.rows()
     shared = decoder.share((), decoder.embed(ids[:5]))
     decoder.admit(rows, [(shared,)], [decoder.embed(ids[5:11])])

@@ -14,7 +14,7 @@ from llavakit.chat.conversation import Conversation
 from llavakit.engine.batch import Batch
 from llavakit.engine.cache import Features, Prefixes
 from llavakit.engine.decoder import Decoder, fits
-from llavakit.engine.linear import can_pack
+from llavakit.engine.linear import packing
 from llavakit.engine.pictures import Pictures
 from llavakit.engine.plain import Plain
 from llavakit.engine.request import Piece, Request
@@ -110,11 +110,13 @@ def _decoder(language_model: Any) -> Decoder | Plain:
         kind = type(language_model).__name__
         log.info(f"{kind} is decoded through transformers' own cache, which is slower: {why}")
         return Plain(language_model)
-    pack = can_pack(language_model.get_output_embeddings().weight)
+    pack = packing(
+        language_model.get_output_embeddings().weight, language_model.base_model.layers[0].self_attn.head_dim
+    )
     size = sum(tensor.numel() * tensor.element_size() for tensor in language_model.parameters())
-    if pack and size > _memory(language_model.device) // 4:
+    if pack is not None and size > _memory(language_model.device) // 4:
         log.info("the weights are not copied into the layout of the processor's kernels: they take too much memory")
-        pack = False
+        pack = None
     return Decoder(language_model, pack)
 
 

@@ -1,8 +1,8 @@
-"""The small work of decoding (attention, rotary positions, norms) as C++ of our own (:mod:`llavakit.model.cpp`).
+"""Decoding in C++ of our own (:mod:`llavakit.model.cpp`): products, attention, norms, and a step of them all.
 
-torch's attention reads a shared prefix slowly for the few queries of a decoding step, and bfloat16 more slowly still;
-and the many small calls around it take longer to begin than to do. Where there is no compiler, no Linux or no CPU,
-torch's are used (:mod:`llavakit.engine.attend`).
+torch's attention reads a shared prefix slowly for the few queries of a decoding step, its products do not read weights
+as fast as memory gives them, and the many small calls around both take longer to begin than to do. Where there is no
+compiler, no Linux or no CPU, torch's are used (:mod:`llavakit.engine.attend`, :mod:`llavakit.engine.linear`).
 """
 
 from __future__ import annotations
@@ -17,27 +17,86 @@ import torch
 from llavakit.engine.attend import Chain
 from llavakit.model.cpp import library
 
-SOURCE = Path(__file__).with_name("attend.cpp")
+SOURCE = Path(__file__).with_name("decode.cpp")
 
 Rooms = tuple[torch.Tensor, torch.Tensor]
+_POINTER, _NUMBER, _REAL = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+
+
+class Matrix(ctypes.Structure):
+    """A matrix as it was laid out, of ``decode.cpp``; it keeps no tensor alive."""
+
+    _fields_ = [("panels", _POINTER), ("bias", _POINTER), ("inputs", _NUMBER), ("outputs", _NUMBER)]
+
+
+class Store(ctypes.Structure):
+    """Where new keys and values go, and how they are turned."""
+
+    _fields_ = [("keys", _POINTER), ("values", _POINTER), ("layer", _NUMBER), ("head", _NUMBER), ("at", _POINTER)]
+    _fields_ += [("cos", _POINTER), ("sin", _POINTER)]
+
+
+class Seen(ctypes.Structure):
+    """Which keys and values are seen by which rows."""
+
+    _fields_ = [("segments", _POINTER), ("count", _NUMBER), ("rows", _POINTER), ("store", Store)]
 
 
 class Kernel:
     """The compiled functions for heads of one width."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, number, real = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
-        self.attend, self._norm = library.attend, library.norm
-        self.attend.argtypes = [pointer, number, pointer, *[number] * 4, pointer, number, pointer, real]
-        self.attend.argtypes += [number, number, pointer]
-        self._norm.argtypes = [pointer, pointer, pointer, number, number, real, number]
-        self.attend.restype = self._norm.restype = None
+        self.attend, self.step = library.attend_tokens, library.step
+        self._norm, self._units, self._lay_out, self._multiply = (
+            library.norm_tokens,
+            library.units,
+            library.lay_out,
+            library.multiply,
+        )
+        self.attend.argtypes = [_POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER, _REAL, _NUMBER, _NUMBER]
+        self.step.argtypes = [_POINTER, _POINTER, _POINTER, _NUMBER, _POINTER, _NUMBER, _NUMBER]
+        self._norm.argtypes = [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _REAL, _NUMBER, _NUMBER]
+        self._units.argtypes = [_NUMBER, _NUMBER, _NUMBER]
+        self._lay_out.argtypes = [_POINTER, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER]
+        self._multiply.argtypes = [_POINTER, _POINTER, *[_NUMBER] * 3, _POINTER, _POINTER, _NUMBER, _NUMBER]
+        for function in (self.attend, self.step, self._norm, self._lay_out, self._multiply):
+            function.restype = None
+        self._units.restype = _NUMBER
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """RMS norm of ``[T, width]``, of one precision with ``weight [width]``; neither has gaps."""
         out = torch.empty_like(x)
-        half = int(x.dtype == torch.bfloat16)
-        self._norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, eps, half)
+        self._norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), *x.shape, eps, _half(x), torch.get_num_threads())
+        return out
+
+    def lay_out(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """A matrix ``[out, in]`` in the order in which :meth:`multiply` reads it; None where that is not for it."""
+        outputs, inputs = weight.shape
+        size = self._units(inputs, outputs, _half(weight))
+        if not size:
+            return None
+        panels = torch.empty(size, dtype=torch.int32, device="cpu")
+        weight = weight.contiguous()
+        self._lay_out(weight.data_ptr(), inputs, outputs, panels.data_ptr(), _half(weight), torch.get_num_threads())
+        return panels
+
+    def multiply(self, matrix: Matrix, x: torch.Tensor, then: int, other: torch.Tensor | None) -> torch.Tensor:
+        """``[T, in]`` -> ``[T, out]``; ``then``: 0 nothing, 1 SiLU, 2 plus ``other`` [T, out], 3 times it."""
+        if x.stride(1) != 1:
+            x = x.contiguous()
+        out = x.new_empty(len(x), matrix.outputs)
+        given = None if other is None else other.contiguous()
+        self._multiply(
+            ctypes.byref(matrix),
+            x.data_ptr(),
+            x.stride(0),
+            len(x),
+            then,
+            None if given is None else given.data_ptr(),
+            out.data_ptr(),
+            _half(x),
+            torch.get_num_threads(),
+        )
         return out
 
 
@@ -47,26 +106,30 @@ class Attention:
     def __init__(self, run: Kernel, chains: Sequence[Chain], own: Rooms, first: int, lengths: Sequence[int]) -> None:
         """``own``: keys and values ``[layers, places, H, room, d]``, of which row i has place ``first + i``; the query
         tokens are the last of their rows."""
-        self.run, self.tokens = run.attend, len(lengths)
+        self.run, self.tokens = run, len(lengths)
         keys, values = own
         _, self.place, head, self.width, _ = keys.stride()
         self.heads = keys.shape[2]
-        self.half = int(keys.dtype == torch.bfloat16)
         self.held = (chains, own)  # the table holds addresses
         table, rows = _shared(chains)
         for row, count in enumerate(lengths):
             at = (first + row) * self.place * keys.element_size()
             table.append([keys.data_ptr() + at, values.data_ptr() + at, keys.stride(0), head, count, len(rows), 1])
             rows.append(row)
-        self.table, self.rows = torch.tensor(table, device="cpu"), torch.tensor(rows, device="cpu")
         ends = [(first + row) * self.place + (count - 1) * self.width for row, count in enumerate(lengths)]
-        self.at = torch.tensor(ends, device="cpu")
-        self.store = [keys.data_ptr(), values.data_ptr(), keys.stride(0), head, self.at.data_ptr()]
-        self.still = torch.tensor([*self.store, 0, 0], device="cpu")
+        self.segments = len(table)
+        self.table, self.rows, self.at = _numbers([n for line in table for n in line]), _numbers(rows), _numbers(ends)
+        self.store = (keys.data_ptr(), values.data_ptr(), keys.stride(0), head, ctypes.addressof(self.at))
+
+    def seen(self, cos: torch.Tensor | None = None, sin: torch.Tensor | None = None) -> Seen:
+        """With ``cos, sin [T, 1, d]`` new keys and values are turned and stored; without they are already."""
+        turn = () if cos is None or sin is None else (cos.data_ptr(), sin.data_ptr())
+        table, rows = ctypes.addressof(self.table), ctypes.addressof(self.rows)
+        return Seen(table, self.segments, rows, Store(*self.store, *turn))
 
     def __call__(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         """``q [T, heads, d]`` -> ``[T, H, R, d]``; R queries share a key head. Keys and values are stored already."""
-        return self._attend(layer, q, q.shape[1] // self.heads, scale, self.still)
+        return self._attend(layer, q, q.shape[1] // self.heads, scale, self.seen())
 
     def turned(
         self, layer: int, joined: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, scale: float
@@ -74,18 +137,15 @@ class Attention:
         """The same of ``joined [T or more, heads + 2 H, d]``: queries, keys and values as their matrix gives them. They
         are turned by ``cos, sin [T, 1, d]``, keys and values stored. Returns as many tokens as there are in ``joined``,
         those beyond T zeros."""
-        store = torch.tensor([*self.store, cos.data_ptr(), sin.data_ptr()], device="cpu")
-        return self._attend(layer, joined, joined.shape[1] // self.heads - 2, scale, store)
+        return self._attend(layer, joined, joined.shape[1] // self.heads - 2, scale, self.seen(cos, sin))
 
-    def _attend(self, layer: int, q: torch.Tensor, repeat: int, scale: float, store: torch.Tensor) -> torch.Tensor:
+    def _attend(self, layer: int, q: torch.Tensor, repeat: int, scale: float, seen: Seen) -> torch.Tensor:
         if q.stride()[1:] != (self.width, 1):
             q = q.contiguous()
         shape = (len(q), self.heads, repeat, self.width)
         out = q.new_empty(shape) if len(q) == self.tokens else q.new_zeros(shape)
-        self.run(
-            self.table.data_ptr(),
-            len(self.table),
-            self.rows.data_ptr(),
+        self.run.attend(
+            ctypes.byref(seen),
             layer,
             self.tokens,
             self.heads,
@@ -94,9 +154,8 @@ class Attention:
             q.stride(0),
             out.data_ptr(),
             scale,
-            self.half,
+            _half(q),
             torch.get_num_threads(),
-            store.data_ptr(),
         )
         return out
 
@@ -117,6 +176,14 @@ def _shared(chains: Sequence[Chain]) -> tuple[list[list[int]], list[int]]:
             table.append([*places, keys.shape[2], len(rows), len(found)])
             rows += found
     return table, rows
+
+
+def _numbers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int64]:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _half(tensor: torch.Tensor) -> int:
+    return int(tensor.dtype == torch.bfloat16)
 
 
 def kernel(device: torch.device, dtype: torch.dtype, width: int) -> Kernel | None:

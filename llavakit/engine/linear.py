@@ -1,24 +1,96 @@
-"""Matrices of a decoder, joined where they read the same input, laid out for the processor's kernels once.
+"""Matrices of a decoder, joined where they read the same input, laid out for a processor's kernels once.
 
-oneDNN reorders a matrix into blocks at every call unless it is given one that was reordered before; for a few tokens
-that is half of the time. The reordered copy is oneDNN's own and cannot be read back, so the model keeps the original.
+Our own kernel (``products.h``) reads a matrix in panels. Where it cannot be had, oneDNN reorders a matrix into blocks
+at every call unless it is given one that was reordered before; for a few tokens that is half of the time. The model
+keeps its own matrix beside either.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+
+from llavakit.engine.kernel import Kernel, Matrix, kernel
 
 # oneDNN compiles its kernels for each number of tokens, which takes milliseconds; so only some numbers occur. Those in
 # between cost no more: the time goes into reading the matrix. In float32 even four tokens take less than one or two.
 SMALL = (1, 4, 6, 8, 12, 16, 24, 32)
 FEW = 256
 
+Then = Literal["nothing", "silu", "plus", "times"]
 
-def can_pack(tensor: torch.Tensor) -> bool:
-    """Whether this build of torch has the prepacked kernels for such a matrix."""
+
+class Packed(Protocol):
+    """A matrix and its bias as a processor's kernels want them."""
+
+    def __call__(self, x: torch.Tensor, then: Then, other: torch.Tensor | None) -> torch.Tensor:
+        """``float[T, in]`` -> ``float[T, out]``, and what is done to it ``then``."""
+
+    def even(self, count: int) -> int:
+        """So many tokens, or somewhat more, that the kernels are there already and fast."""
+
+
+Packing = Callable[[torch.Tensor, torch.Tensor | None], Packed | None]
+"""Of a matrix ``[out, in]`` and its bias; None where it is best left as it is."""
+
+
+def packing(weight: torch.Tensor, width: int) -> Packing | None:
+    """How matrices like this one are packed in a decoder with heads of ``width``, or None where they are not."""
+    run = kernel(weight.device, weight.dtype, width)
+    if run is not None and run.lay_out(weight.new_zeros(1, 2)) is not None:
+        return lambda matrix, bias: Panels.of(run, matrix, bias)
+    return Blocks if has_blocks(weight) else None
+
+
+class Panels:
+    """For our own kernel, for which any number of tokens is even."""
+
+    def __init__(self, run: Kernel, panels: torch.Tensor, bias: torch.Tensor | None, shape: torch.Size) -> None:
+        self.run, self.held = run, (panels, bias)
+        outputs, inputs = shape
+        self.matrix = Matrix(panels.data_ptr(), None if bias is None else bias.data_ptr(), inputs, outputs)
+
+    @classmethod
+    def of(cls, run: Kernel, weight: torch.Tensor, bias: torch.Tensor | None) -> Panels | None:
+        panels = run.lay_out(weight)
+        return None if panels is None else cls(run, panels, bias, weight.shape)
+
+    def __call__(self, x: torch.Tensor, then: Then, other: torch.Tensor | None) -> torch.Tensor:
+        return self.run.multiply(self.matrix, x, ("nothing", "silu", "plus", "times").index(then), other)
+
+    def even(self, count: int) -> int:
+        return count
+
+
+class Blocks:
+    """For oneDNN. The copy is its own and cannot be read back."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.dtype, self.bias = weight.dtype, bias
+        self.blocks = torch.ops.mkldnn._reorder_linear_weight(weight)
+
+    def __call__(self, x: torch.Tensor, then: Then, other: torch.Tensor | None) -> torch.Tensor:
+        out: torch.Tensor
+        run = torch.ops.mkldnn._linear_pointwise
+        if other is None:
+            out = run.default(x, self.blocks, self.bias, {"nothing": "none", "silu": "swish"}[then], [], "")
+        else:
+            out = run.binary(x, other, self.blocks, self.bias, {"plus": "add", "times": "mul"}[then])
+        return out
+
+    def even(self, count: int) -> int:
+        if count == 1 and self.dtype == torch.float32:
+            return SMALL[1]
+        if count <= SMALL[-1]:
+            return next(size for size in SMALL if size >= count)
+        return count if count > FEW else -(-count // 32) * 32
+
+
+def has_blocks(tensor: torch.Tensor) -> bool:
+    """Whether this build of torch has oneDNN's kernels for such a matrix."""
     return (
         tensor.device.type == "cpu"
         and tensor.dtype in (torch.float32, torch.bfloat16)
@@ -28,26 +100,17 @@ def can_pack(tensor: torch.Tensor) -> bool:
     )
 
 
-def even(count: int, dtype: torch.dtype) -> int:
-    """So many tokens, or somewhat more, that the kernels are there already and fast."""
-    if count == 1 and dtype == torch.float32:
-        return SMALL[1]
-    if count <= SMALL[-1]:
-        return next(size for size in SMALL if size >= count)
-    return count if count > FEW else -(-count // 32) * 32
-
-
 class Linear:
     """``float[T, in]`` -> ``float[T, out]``: one ``nn.Linear``, or several over one input side by side.
 
     Layers whose weights are no plain tensors (quantised ones, adapters) are called as they are.
     """
 
-    def __init__(self, *parts: nn.Linear, pack: bool) -> None:
+    def __init__(self, *parts: nn.Linear, pack: Packing | None) -> None:
         self.parts = parts
         self.plain = all(type(part) is nn.Linear and type(part.weight.data) is torch.Tensor for part in parts)
         self.weight: Any = None
-        self.blocks: Any = None
+        self.packed: Packed | None = None
         self.bias: torch.Tensor | None = None
         if not self.plain:
             return
@@ -59,32 +122,24 @@ class Linear:
             # The model's own matrices become views of the joined one: no memory is taken twice.
             for part, view in zip(parts, self.weight.split([part.out_features for part in parts]), strict=True):
                 part.weight.data = view
-        if pack:
-            self.blocks = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+        if pack is not None:
+            self.packed = pack(self.weight, self.bias)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.blocks is not None:
-            return self._pointwise(x, "none")
+        if self.packed is not None:
+            return self.packed(x, "nothing", None)
         if self.plain:
             return nn.functional.linear(x, self.weight, self.bias)
         return torch.cat([part(x) for part in self.parts], dim=-1)
 
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """``silu(self(x))``."""
-        return self._pointwise(x, "swish") if self.blocks is not None else nn.functional.silu(self(x), inplace=True)
+        return nn.functional.silu(self(x), inplace=True) if self.packed is None else self.packed(x, "silu", None)
 
     def plus(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``self(x) + other``."""
-        return self._binary(x, other, "add") if self.blocks is not None else self(x).add_(other)
+        return self(x).add_(other) if self.packed is None else self.packed(x, "plus", other)
 
     def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``self(x) * other``."""
-        return self._binary(x, other, "mul") if self.blocks is not None else self(x).mul_(other)
-
-    def _pointwise(self, x: torch.Tensor, then: str) -> torch.Tensor:
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self.blocks, self.bias, then, [], "")
-        return out
-
-    def _binary(self, x: torch.Tensor, other: torch.Tensor, then: str) -> torch.Tensor:
-        out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self.blocks, self.bias, then)
-        return out
+        return self(x).mul_(other) if self.packed is None else self.packed(x, "times", other)

@@ -80,12 +80,12 @@ class Request:
         """Ids that a repetition penalty touches."""
         return self._prompt_ids | set(self.ids) if self.how.repetition_penalty != 1 else self._prompt_ids
 
-    def take(self, id: int, logits: torch.Tensor) -> None:
-        """The next token, chosen from ``logits float[V]``."""
+    def take(self, id: int, logits: torch.Tensor | None) -> None:
+        """The next token, chosen from ``logits float[V]``, which are asked for only where ``logprobs`` are."""
         if id in self.eos:
             return self.end("stop")
         self.ids.append(id)
-        logprobs = [self._logprob(id, logits)] if self.logprobs else None
+        logprobs = None if logits is None else [self._logprob(id, logits)]
         text = self._writer.push(id)
         full = len(self.ids) >= self.room
         if full and not self._writer.stopped:

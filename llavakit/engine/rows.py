@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -94,10 +95,12 @@ class View(Protocol):
 
     longest: int
     """positions that occur are below this"""
-    last: torch.Tensor
-    """which of the query tokens are the last of their row"""
     native: Attention | None
     """one query token a row by our own kernel, where there is one"""
+
+    @property
+    def last(self) -> torch.Tensor:
+        """Which of the query tokens are the last of their row."""
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         """Keeps keys and values ``[T, H, d]`` of the query tokens."""
@@ -111,29 +114,41 @@ class OneEach:
 
     def __init__(self, rows: Rows, first: int) -> None:
         self.rows, self.first = rows, first
-        lengths = rows.lengths[first:]
-        self.longest = max(start + count for start, count in zip(rows.starts[first:], lengths, strict=True))
-        self.seen = max(lengths)
-        self.places = torch.arange(first, len(rows), device=rows.device)
-        self.last = torch.arange(len(lengths), device=rows.device)
-        self.at = torch.tensor(lengths, device=rows.device) - 1
-        self.alike = min(lengths) == self.seen
+        self.lengths = rows.lengths[first:]
+        self.longest = max(start + count for start, count in zip(rows.starts[first:], self.lengths, strict=True))
+        self.seen = max(self.lengths)
+        self.alike = min(self.lengths) == self.seen
         self.native: Attention | None = None
         if rows.kernel is not None:
-            self.native = Attention(rows.kernel, rows.chains[first:], (rows.keys, rows.values), first, lengths)
-            return
-        self.mask: torch.Tensor | None = None
-        if not self.alike:
-            hidden = torch.arange(self.seen, device=rows.device) > self.at[:, None]
-            self.mask = torch.zeros_like(hidden, dtype=rows.keys.dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
-        self.sharing = Sharing(rows.chains[first:], [1] * len(lengths), rows.device)
+            self.native = Attention(rows.kernel, rows.chains[first:], (rows.keys, rows.values), first, self.lengths)
+
+    # What follows costs a step of few rows more than it takes to compute, and our own kernel asks for none of it.
+
+    @functools.cached_property
+    def last(self) -> torch.Tensor:
+        return torch.arange(len(self.lengths), device=self.rows.device)
+
+    @functools.cached_property
+    def at(self) -> torch.Tensor:
+        return torch.tensor(self.lengths, device=self.rows.device) - 1
+
+    @functools.cached_property
+    def mask(self) -> torch.Tensor | None:
+        if self.alike:
+            return None
+        hidden = torch.arange(self.seen, device=self.rows.device) > self.at[:, None]
+        return torch.zeros_like(hidden, dtype=self.rows.keys.dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
+
+    @functools.cached_property
+    def sharing(self) -> Sharing:
+        return Sharing(self.rows.chains[self.first :], [1] * len(self.lengths), self.rows.device)
 
     def store(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
         for store, value in ((self.rows.keys, k), (self.rows.values, v)):
             if self.alike:
                 store[layer, self.first : len(self.rows), :, self.seen - 1] = value
             else:
-                store[layer, self.places, :, self.at] = value
+                store[layer, self.last + self.first, :, self.at] = value
 
     def attend(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         if self.native is not None:

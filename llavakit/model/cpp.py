@@ -61,7 +61,7 @@ def _mark(source: Path, compiler: str, flags: Sequence[str]) -> str:
     """What the compiled file depends on; machines that share a home may have different processors."""
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     processor = [line for line in info if line.startswith(("flags", "Features"))][:1]
-    headers = sorted(Path(__file__).parent.glob("*.h"))
+    headers = sorted({*Path(__file__).parent.glob("*.h"), *source.parent.glob("*.h")})
     code = [path.read_text(encoding="utf-8") for path in (source, *headers)]
     parts = [*code, compiler, *flags, platform.machine(), *processor]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=12).hexdigest()

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -33,6 +34,17 @@ inline X fraction_of_power(X f) {
     p = p * f + 2.4022651e-1f;
     p = p * f + 6.9314718e-1f;
     return p * f + 1.0f;
+}
+
+// Of x <= 0, to 2e-7. The compiler makes vector code of it, which it does not of expf.
+inline float exponential(float x) {
+    float t = std::max(x, -87.0f) * 1.44269504f;
+    int whole = int(t - 0.5f);
+    float f = t - float(whole);
+    int bits = (whole + 127) << 23;
+    float power;
+    memcpy(&power, &bits, 4);
+    return fraction_of_power(f) * power;
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ def test_prompts_are_read_alike_without_our_kernel(heads: int, monkeypatch: pyte
         num_attention_heads=4,
         num_key_value_heads=heads,
     )
-    decoder = Decoder(LlamaForCausalLM(config).eval(), pack=False)
+    decoder = Decoder(LlamaForCausalLM(config).eval(), pack=None)
     prefix, prompts = torch.arange(40) % 64, [torch.arange(count) * 7 % 64 for count in (1, 9, 30)]
     found = []
     with torch.inference_mode():

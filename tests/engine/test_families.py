@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from llavakit.engine.decoder import Decoder, fits
 from llavakit.engine.engine import _decoder
-from llavakit.engine.linear import Linear, can_pack
+from llavakit.engine.linear import Blocks, Linear, Packing, Panels, has_blocks, packing
 from llavakit.engine.plain import Plain
 
 SMALL = {
@@ -101,14 +103,30 @@ def check(model: Any, decoder: Any) -> None:
         assert float((ours - reference).abs().max() / reference.abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("pack", [False, True])
+def packings(weight: torch.Tensor, width: int) -> dict[str, Packing | None]:
+    """Every way of laying out matrices that this machine has; ours wherever there is a compiler."""
+    ways: dict[str, Packing | None] = {"torch": None}
+    with_kernel = packing(weight, width)
+    if with_kernel is not None:
+        ways["own" if isinstance(with_kernel(weight, None), Panels) else "oneDNN"] = with_kernel
+    if has_blocks(weight):
+        ways["oneDNN"] = Blocks
+    if weight.dtype == torch.float32 and sys.platform == "linux" and shutil.which("c++"):
+        assert "own" in ways
+    return ways
+
+
+@pytest.mark.parametrize("way", ["torch", "oneDNN", "own"])
 @pytest.mark.parametrize("name", OWN)
-def test_families_of_our_own_pass(name: str, pack: bool) -> None:
+def test_families_of_our_own_pass(name: str, way: str) -> None:
     model = language(name, OWN[name])
     assert fits(model) == ""
-    if pack and not can_pack(model.lm_head.weight):
-        pytest.skip("this build of torch has no prepacked kernels")
-    check(model, Decoder(model, pack))
+    ways = packings(model.lm_head.weight, model.model.layers[0].self_attn.head_dim)
+    if way not in ways:
+        pytest.skip("this machine has no such kernels")
+    decoder = Decoder(model, ways[way])
+    assert (decoder.native is not None) == (way == "own" and name != "qwen3")
+    check(model, decoder)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -141,22 +159,24 @@ def test_a_decoder_with_quantised_or_adapted_layers_calls_them() -> None:
 
     plain, adapted, x = nn.Linear(8, 4), Adapted(8, 6), torch.randn(3, 8)
     with torch.inference_mode():
-        torch.testing.assert_close(Linear(plain, adapted, pack=True)(x), torch.cat([plain(x), adapted(x)], 1))
+        torch.testing.assert_close(Linear(plain, adapted, pack=Blocks)(x), torch.cat([plain(x), adapted(x)], 1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tokens", [1, 5, 300])
-def test_reordered_matrices_compute_the_same(dtype: torch.dtype, tokens: int) -> None:
+@pytest.mark.parametrize("way", ["oneDNN", "own"])
+def test_packed_matrices_compute_the_same(dtype: torch.dtype, tokens: int, way: str) -> None:
     torch.manual_seed(0)
-    parts = [nn.Linear(48, 32).to(dtype), nn.Linear(48, 16, bias=False).to(dtype)]
-    if not can_pack(parts[0].weight):
-        pytest.skip("this build of torch has no prepacked kernels")
-    x, other = torch.randn(tokens, 48, dtype=dtype), torch.randn(tokens, 48, dtype=dtype)
+    parts = [nn.Linear(48, 32).to(dtype), nn.Linear(48, 19, bias=False).to(dtype)]
+    pack = packings(parts[0].weight, 16).get(way)
+    if pack is None:
+        pytest.skip("this machine has no such kernels")
+    x, other = torch.randn(tokens, 48, dtype=dtype), torch.randn(tokens, 51, dtype=dtype)
     with torch.inference_mode():
         wanted = torch.cat([part.float()(x.float()) for part in parts], 1)
         for part in parts:
             part.to(dtype)
-        linear = Linear(*parts, pack=True)
+        linear = Linear(*parts, pack=pack)
         bound = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
         for ours, theirs in [
             (linear(x), wanted),
@@ -165,3 +185,19 @@ def test_reordered_matrices_compute_the_same(dtype: torch.dtype, tokens: int) ->
             (linear.times(x, other), wanted * other.float()),
         ]:
             torch.testing.assert_close(ours.float(), theirs, **bound)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_our_products_of_a_token_do_not_depend_on_the_others(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(2200, 40).to(dtype)  # more inputs than are summed at a time
+    pack = packings(layer.weight, 16).get("own")
+    if pack is None:
+        pytest.skip("this machine has no such kernels")
+    x = torch.randn(150, 4400, dtype=dtype)[:, ::2][:, :2200]
+    with torch.inference_mode():
+        linear = Linear(layer, pack=pack)
+        together = linear(x)
+        torch.testing.assert_close(together, layer(x))
+        for some in (slice(1), slice(5), slice(7, 20), slice(140, 149)):
+            assert torch.equal(linear(x[some]), together[some])

@@ -1,22 +1,23 @@
-// The small work of decoding: attention of one query token a row over keys and values that lie in several places,
-// with rotary positions and the store of the new token's key and value; and RMS norms.
+// Attention of one query token a row over keys and values that lie in several places, with rotary positions and the
+// store of the new token's key and value.
 //
 // A segment is a run of tokens that some of the rows see: a shared prefix, or what a row has of its own. It is read
 // once for all of its rows. Each row's softmax goes on from segment to segment, so nothing is merged afterwards.
-// Compiled for the machine at hand with -DWIDTH=<head width>; see kernel.py.
+
+#pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
 #include "../model/numbers.h"
 
-namespace {
+namespace attention {
 
 constexpr int D = WIDTH, BLOCK = 64;
 // Vectors spelled out: left to itself the compiler keeps sums in memory. It splits those that the machine lacks.
 constexpr int LANES = D % 16 == 0 ? 16 : D % 8 == 0 ? 8 : 1, PARTS = D / LANES;
+constexpr int QUERIES = PARTS > 4 ? 3 : 6;  // whose sums stay in registers
 typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 struct Segment {
@@ -34,6 +35,13 @@ struct Store {
     const void *cos, *sin;
 };
 
+struct Seen {
+    const Segment* segments;
+    int64_t count;
+    const int64_t* rows;  // of which each segment has a run
+    Store store;
+};
+
 struct Query {
     float q[D], sum[D], most, mass;
 };
@@ -43,22 +51,11 @@ inline float wide(bf16 x) { return float_of(x); }
 inline void narrow(float x, float* out) { *out = x; }
 inline void narrow(float x, bf16* out) { *out = half_of(x); }
 
-// Of x <= 0, to 2e-7. The compiler makes vector code of it, which it does not of expf.
-inline float exponential(float x) {
-    float t = std::max(x, -87.0f) * 1.44269504f;
-    int whole = int(t - 0.5f);
-    float f = t - float(whole);
-    int bits = (whole + 127) << 23;
-    float power;
-    __builtin_memcpy(&power, &bits, 4);
-    return fraction_of_power(f) * power;
-}
-
-// Rows of floats, without a copy where they are that already.
-inline const float* floats(const float* from, int64_t, float*) { return from; }
-inline const float* floats(const bf16* from, int64_t count, float* into) {
-    for (int64_t i = 0; i < count * D; i++) into[i] = wide(from[i]);
-    return into;
+inline Vector loaded(const float* from) { return *(const Vector*)from; }
+inline Vector loaded(const bf16* from) {
+    typedef bf16 Short __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+    typedef uint32_t Bits __attribute__((vector_size(LANES * 4)));
+    return (Vector)(__builtin_convertvector(*(const Short*)from, Bits) << 16);
 }
 
 // Of two vectors that hold sums in groups of 2 * HALF lanes: those of `a`, then those of `b`, in groups of HALF.
@@ -93,16 +90,19 @@ inline Vector sums(const Vector* from) {
         return halved<LANES / COUNT>(sums<COUNT / 2>(from), sums<COUNT / 2>(from + COUNT / 2));
 }
 
-// Scores of R queries and BLOCK keys, each key read once for all of them.
-template <int R>
-inline void score_block(float (*score)[BLOCK], const Vector* const* q, const Vector* keys) {
-    for (int start = 0; start < BLOCK; start += LANES) {
+// Scores of R queries and `count` keys, each key read once for all of them. Up to whole vectors the last key stands in.
+template <class T, int R>
+inline void score_block(float (*score)[BLOCK], const Vector* const* q, const T* keys, int count) {
+    for (int start = 0; start < count; start += LANES) {
         Vector products[R][LANES];
         for (int j = 0; j < LANES; j++) {
-            const Vector* key = keys + (start + j) * PARTS;
-            for (int r = 0; r < R; r++) products[r][j] = q[r][0] * key[0];
-            for (int i = 1; i < PARTS; i++)
-                for (int r = 0; r < R; r++) products[r][j] += q[r][i] * key[i];
+            const T* key = keys + std::min(start + j, count - 1) * D;
+            Vector part = loaded(key);
+            for (int r = 0; r < R; r++) products[r][j] = q[r][0] * part;
+            for (int i = 1; i < PARTS; i++) {
+                part = loaded(key + i * LANES);
+                for (int r = 0; r < R; r++) products[r][j] += q[r][i] * part;
+            }
         }
         for (int r = 0; r < R; r++) *(Vector*)(score[r] + start) = sums<LANES>(products[r]);
     }
@@ -127,18 +127,24 @@ void keep(const Store& store, int64_t layer, int64_t head, int64_t tokens, const
     }
 }
 
-// `count` keys and values, at most BLOCK, are attended by R queries. Keys are readable up to BLOCK.
-template <int R>
-inline void attend_block(Query* const* rows, const float* keys, const float* values, int count) {
+// `count` keys and values, at most BLOCK, are attended by R queries.
+template <class T, int R>
+inline void attend_block(Query* const* rows, const T* keys, const T* values, int count) {
     float score[R][BLOCK];
     const Vector* q[R];
     for (int r = 0; r < R; r++) q[r] = (const Vector*)rows[r]->q;
-    score_block<R>(score, q, (const Vector*)keys);
+    score_block<T, R>(score, q, keys, count);
     Vector sum[R][PARTS];
     for (int r = 0; r < R; r++) {
         Query& row = *rows[r];
+        // Spelled out: a maximum of floats is no vector code otherwise, because of NaN.
+        Vector highest = *(const Vector*)score[r];
+        for (int j = LANES; j < count; j += LANES) {
+            const Vector next = *(const Vector*)(score[r] + j);
+            highest = next > highest ? next : highest;
+        }
         float most = row.most, mass = 0;
-        for (int j = 0; j < count; j++) most = std::max(most, score[r][j]);
+        for (int i = 0; i < LANES; i++) most = std::max(most, highest[i]);
         for (int j = 0; j < count; j++) {
             score[r][j] = exponential(score[r][j] - most);
             mass += score[r][j];
@@ -148,12 +154,21 @@ inline void attend_block(Query* const* rows, const float* keys, const float* val
         row.mass = row.mass * scale + mass;
         row.most = most;
     }
-    const Vector* value = (const Vector*)values;
     for (int j = 0; j < count; j++)
-        for (int i = 0; i < PARTS; i++)
-            for (int r = 0; r < R; r++) sum[r][i] += score[r][j] * value[j * PARTS + i];
+        for (int i = 0; i < PARTS; i++) {
+            const Vector value = loaded(values + j * D + i * LANES);
+            for (int r = 0; r < R; r++) sum[r][i] += score[r][j] * value;
+        }
     for (int r = 0; r < R; r++)
         for (int i = 0; i < PARTS; i++) ((Vector*)rows[r]->sum)[i] = sum[r][i];
+}
+
+// As many queries as there are, at most R.
+template <class T, int R>
+inline void attend_some(int64_t left, Query* const* rows, const T* keys, const T* values, int count) {
+    if constexpr (R > 1)
+        if (left < R) return attend_some<T, R - 1>(left, rows, keys, values, count);
+    attend_block<T, R>(rows, keys, values, count);
 }
 
 template <class T>
@@ -176,7 +191,6 @@ void attend_head(const Segment* segments, int64_t count, const int64_t* rows, in
         for (int i = 0; i < D; i++) row.q[i] *= scale, row.sum[i] = 0;
         row.most = -1e30f, row.mass = 0;
     }
-    float key_space[BLOCK * D], value_space[BLOCK * D];
     std::vector<Query*> members;
     for (const Segment* s = segments; s < segments + count; s++) {
         members.clear();
@@ -186,21 +200,8 @@ void attend_head(const Segment* segments, int64_t count, const int64_t* rows, in
         const T *keys = (const T*)s->keys + offset, *values = (const T*)s->values + offset;
         for (int64_t start = 0; start < s->tokens; start += BLOCK) {
             int n = int(std::min<int64_t>(BLOCK, s->tokens - start));
-            const float* k = floats(keys + start * D, n, key_space);
-            const float* v = floats(values + start * D, n, value_space);
-            if (n < BLOCK) {  // a whole block is read
-                if (k != key_space) std::copy(k, k + n * D, key_space);
-                std::fill(key_space + n * D, key_space + BLOCK * D, 0.0f);
-                k = key_space;
-            }
-            Query* const* some = members.data();
-            int64_t left = members.size();
-            for (; left >= 4; left -= 4, some += 4) attend_block<4>(some, k, v, n);
-            if (left >= 2) {
-                attend_block<2>(some, k, v, n);
-                left -= 2, some += 2;
-            }
-            if (left) attend_block<1>(some, k, v, n);
+            for (int64_t m = 0; m < int64_t(members.size()); m += QUERIES)
+                attend_some<T, QUERIES>(members.size() - m, &members[m], keys + start * D, values + start * D, n);
         }
     }
     for (int64_t n = 0; n < tokens * repeat; n++) {
@@ -210,41 +211,16 @@ void attend_head(const Segment* segments, int64_t count, const int64_t* rows, in
     }
 }
 
-template <class T>
-void norm_row(const T* x, const T* weight, T* out, int64_t width, float eps) {
-    float sum = 0;
-    for (int64_t i = 0; i < width; i++) sum += wide(x[i]) * wide(x[i]);
-    float scale = 1 / std::sqrt(sum / float(width) + eps);
-    for (int64_t i = 0; i < width; i++) narrow(wide(x[i]) * scale * wide(weight[i]), out + i);
-}
-
-}  // namespace
-
 // q: T[tokens][heads * repeat][D], `stride` elements from token to token, with `store.cos` followed by heads keys and
-// heads values; out: T[tokens][heads * repeat][D] without gaps. T is float, or bfloat16 where `half` is set.
-extern "C" void attend(const void* segments, int64_t count, const int64_t* rows, int64_t layer, int64_t tokens,
-                       int64_t heads, int64_t repeat, const void* q, int64_t stride, void* out, float scale,
-                       int64_t half, int64_t threads, const void* store) {
-    const Segment* s = (const Segment*)segments;
-    const Store& to = *(const Store*)store;
-#pragma omp parallel for num_threads(threads) if (threads > 1)
-    for (int64_t head = 0; head < heads; head++) {
-        if (half)
-            attend_head(s, count, rows, layer, head, tokens, heads, repeat, (const bf16*)q, stride, (bf16*)out, scale,
-                        to);
-        else
-            attend_head(s, count, rows, layer, head, tokens, heads, repeat, (const float*)q, stride, (float*)out,
-                        scale, to);
-    }
+// heads values; out: T[tokens][heads * repeat][D] without gaps. T is float or bfloat16. Within a parallel region all
+// threads share the work, and wait for each other at the end.
+template <class T>
+void attend(const Seen& seen, int64_t layer, int64_t tokens, int64_t heads, int64_t repeat, const T* q, int64_t stride,
+            T* out, float scale) {
+#pragma omp for schedule(static)
+    for (int64_t head = 0; head < heads; head++)
+        attend_head(seen.segments, seen.count, seen.rows, layer, head, tokens, heads, repeat, q, stride, out, scale,
+                    seen.store);
 }
 
-// x, out: T[tokens][width]; weight: T[width].
-extern "C" void norm(const void* x, const void* weight, void* out, int64_t tokens, int64_t width, float eps,
-                     int64_t half) {
-    for (int64_t t = 0; t < tokens; t++) {
-        if (half)
-            norm_row((const bf16*)x + t * width, (const bf16*)weight, (bf16*)out + t * width, width, eps);
-        else
-            norm_row((const float*)x + t * width, (const float*)weight, (float*)out + t * width, width, eps);
-    }
-}
+}  // namespace attention

@@ -1,0 +1,84 @@
+"""One token for each row through all layers, in one call of our own kernel (``decode.cpp``)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from llavakit.engine.kernel import Attention, Kernel, Matrix
+from llavakit.engine.linear import Linear, Panels
+
+if TYPE_CHECKING:
+    from llavakit.engine.decoder import Block, Norm
+
+
+class _Norm(ctypes.Structure):
+    _fields_ = [("weight", ctypes.c_void_p), ("eps", ctypes.c_float)]
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [("before", _Norm), ("between", _Norm)]
+    _fields_ += [(name, Matrix) for name in ("query", "rest", "out", "gate", "up", "down")]
+    _fields_ += [("scale", ctypes.c_float)]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [("layers", ctypes.POINTER(_Layer)), ("count", ctypes.c_int64), ("norm", _Norm), ("head", Matrix)]
+    _fields_ += [("heads", ctypes.c_int64), ("repeat", ctypes.c_int64)]
+
+
+class Step:
+    """Layers, norm and head of a decoder whose matrices are all :class:`Panels` and whose norms have a kernel."""
+
+    def __init__(self, run: Kernel, blocks: Sequence[Block], norm: Norm, head: Linear) -> None:
+        self.run = run
+        self.held = blocks, norm, head  # the structures hold addresses
+        self.outputs = _matrix(head).outputs
+        layers = (_Layer * len(blocks))(*map(_layer, blocks))
+        groups = blocks[0].groups
+        self.model = _Model(layers, len(blocks), _norm(norm), _matrix(head), groups, blocks[0].heads // groups)
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], norm: Norm, head: Linear) -> Step | None:
+        """None where layers are built otherwise, or their matrices are left to torch."""
+        alike = all(block.silu and block.q_norm is None and block.k_norm is None for block in blocks)
+        linears = [head, *(linear for block in blocks for linear in block.linears())]
+        if norm.kernel is None or not alike or not all(isinstance(linear.packed, Panels) for linear in linears):
+            return None
+        return cls(norm.kernel, blocks, norm, head)
+
+    def __call__(self, x: torch.Tensor, view: Attention, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """``x`` float[T, hidden], overwritten, of the last token of each row that ``view`` has; turned by ``cos, sin``
+        [T, 1, d]. Returns logits ``float[T, V]``."""
+        logits = x.new_empty(len(x), self.outputs)
+        seen = view.seen(cos, sin)
+        half = int(x.dtype == torch.bfloat16)
+        self.run.step(
+            ctypes.byref(self.model),
+            ctypes.byref(seen),
+            x.data_ptr(),
+            len(x),
+            logits.data_ptr(),
+            half,
+            torch.get_num_threads(),
+        )
+        return logits
+
+
+def _matrix(linear: Linear) -> Matrix:
+    assert isinstance(linear.packed, Panels)
+    return linear.packed.matrix
+
+
+def _norm(norm: Norm) -> _Norm:
+    return _Norm(norm.weight.data_ptr(), norm.eps)
+
+
+def _layer(block: Block) -> _Layer:
+    query = [block.qkv] if block.q is None else [block.q, block.qkv]
+    first, rest = [*map(_matrix, query), Matrix()][:2]
+    others = map(_matrix, (block.out, block.gate, block.up, block.down))
+    return _Layer(_norm(block.before), _norm(block.between), first, rest, *others, block.scale)
