@@ -4,7 +4,7 @@
     llavakit serve runs/demo/model --host 0.0.0.0 --api-key SECRET      (or LLAVAKIT_API_KEY in the environment)
     llavakit serve runs/demo/model --engine vllm                        on the same checkpoint; see --engine-python
     llavakit serve runs/demo/model --precision fast                     in bfloat16, which is the default on a GPU only
-    llavakit serve runs/demo/model --engine openvino --precision fast   on a processor without a GPU
+    llavakit serve runs/demo/model --engine openvino --precision fast   on a processor, through OpenVINO
 
 Without --host only this machine is answered. Ctrl-C, or SIGTERM, takes no more and finishes what runs.
 """

@@ -23,7 +23,7 @@ print(processor.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_t
 _LLAVAKIT = """\
 pip install llavakit
 llavakit ask {name} --image photo.jpg "What is in this picture?"
-llavakit serve {name}    # a chat page, and OpenAI's API under /v1; without a GPU faster with --engine openvino
+llavakit serve {name}    # a chat page, and OpenAI's API under /v1; on a CPU with bfloat16 faster with --precision fast
 """
 _VLLM = """\
 vllm serve {name} --max-model-len {length} --limit-mm-per-prompt '{images}' --generation-config vllm
