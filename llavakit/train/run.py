@@ -208,5 +208,6 @@ class Run:
 
     def card(self) -> dict[str, Any]:
         """``llavakit.json``: the recipe and where the checkpoint comes from."""
-        versions = {"llavakit": __version__} | {package: version(package) for package in ("torch", "transformers")}
+        # torch's with its build: "+cu130" or "+cpu" may be why a run comes out otherwise.
+        versions = {"llavakit": __version__, "torch": torch.__version__, "transformers": version("transformers")}
         return {"recipe": self.recipe.plain(), "recipe_hash": self.recipe.hash(), "versions": versions}

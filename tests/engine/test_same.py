@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.version import Version
 
 from llavakit.engine.engine import Engine
 from llavakit.engine.request import Request
@@ -101,6 +103,8 @@ def test_neither_batch_nor_order_nor_cache_changes_an_answer(
 def test_beams_and_penalties_are_token_identical(
     parts: tuple[Llava, Codec], examples: list[Example], reference: Reference, ours: dict, how: dict
 ) -> None:
+    if "num_beams" in how and Version(version("transformers")) < Version("5.19"):
+        pytest.skip("transformers' own beams came out otherwise before 5.19")
     some = examples[:10]
     engine = Engine(*parts, batch_size=11)
     decoding = SHORT.evolve(ours)

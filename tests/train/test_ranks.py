@@ -95,7 +95,8 @@ def test_two_ranks_give_what_one_gives(many: Recipe, alone: Path, tmp_path: Path
     ranks = tmp_path / "ranks"
     done = ended(launch(ranks, 2, *(f"{tmp_path / name}.json --out {tmp_path / name}" for name in recipes)), ranks)
     assert [code for code, _ in done] == [0, 0], done
-    assert done[1][1].count("\n") == 0, "only the first rank speaks"
+    said = [line for line in done[1][1].splitlines() if not line.startswith("[rank1]:W")]  # torch's own warnings
+    assert not said, "only the first rank speaks"
     same(alone, tmp_path / "plain")
     for name in ("quantised", "compiled", "tiled"):
         same(train(recipes[name], tmp_path / f"{name}-alone").parent, tmp_path / name)
