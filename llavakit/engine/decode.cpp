@@ -19,25 +19,41 @@ constexpr bool HALVES = false;
 using Half = Float;  // so that what is not called compiles
 #endif
 
-template <class T>
-void norm(const T* x, const T* weight, T* out, int64_t tokens, int64_t width, float eps) {
-#pragma omp for schedule(static)
-    for (int64_t t = 0; t < tokens; t++) {
-        const T* from = x + t * width;
-        float sum = 0;
-        for (int64_t i = 0; i < width; i++) sum += wide(from[i]) * wide(from[i]);
-        const float scale = 1 / std::sqrt(sum / float(width) + eps);
-        for (int64_t i = 0; i < width; i++) narrow(wide(from[i]) * scale * wide(weight[i]), out + t * width + i);
-    }
-}
-
 struct Norm {
-    const void* weight;  // T[hidden]
+    const void* weight;  // T[width], or none: no norm
     float eps;
 };
 
+template <class T>
+void norm_row(const Norm& norm, const T* x, T* out, int64_t width) {
+    const T* weight = (const T*)norm.weight;
+    float sum = 0;
+    for (int64_t i = 0; i < width; i++) sum += wide(x[i]) * wide(x[i]);
+    const float scale = 1 / std::sqrt(sum / float(width) + norm.eps);
+    for (int64_t i = 0; i < width; i++) narrow(wide(x[i]) * scale * wide(weight[i]), out + i);
+}
+
+template <class T>
+void norm_all(const Norm& norm, const T* x, T* out, int64_t tokens, int64_t width) {
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < tokens; t++) norm_row(norm, x + t * width, out + t * width, width);
+}
+
+// Of every head of its own, in place: queries by one norm, the keys after them by another.
+template <class T>
+void norm_heads(const Norm& query, const Norm& key, T* joined, int64_t row, int64_t tokens, int64_t queries,
+                int64_t keys) {
+    if (!query.weight) return;
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t t = 0; t < tokens; t++)
+        for (int64_t head = 0; head < queries + keys; head++) {
+            T* x = joined + t * row + head * WIDTH;
+            norm_row(head < queries ? query : key, x, x, WIDTH);
+        }
+}
+
 struct Layer {
-    Norm before, between;
+    Norm before, between, of_query, of_key;
     Matrix query, rest;  // rest: keys and values; or the three of them are `query`, and `rest` has no outputs
     Matrix out, gate, up, down;
     float scale;
@@ -65,15 +81,16 @@ void step(const Model& model, const Seen& seen, typename T::Value* x, int64_t to
     {
         for (int64_t number = 0; number < model.count; number++) {
             const Layer& layer = model.layers[number];
-            norm(x, (const Value*)layer.before.weight, normed, tokens, hidden, layer.before.eps);
+            norm_all(layer.before, x, normed, tokens, hidden);
             product<T>(layer.query, normed, hidden, tokens, NOTHING, none, joined, all);
             product<T>(layer.rest, normed, hidden, tokens, NOTHING, none, joined + layer.query.outputs, all);
 #pragma omp barrier
+            norm_heads(layer.of_query, layer.of_key, joined, all, tokens, model.heads * model.repeat, model.heads);
             attention::attend(seen, number, tokens, model.heads, model.repeat, (const Value*)joined, all, attended,
                               layer.scale);
             product<T>(layer.out, attended, read, tokens, PLUS, x, x, hidden);
 #pragma omp barrier
-            norm(x, (const Value*)layer.between.weight, normed, tokens, hidden, layer.between.eps);
+            norm_all(layer.between, x, normed, tokens, hidden);
             // The same thread has the same outputs of both.
             product<T>(layer.gate, normed, hidden, tokens, SILU, none, gated, inner);
             product<T>(layer.up, normed, hidden, tokens, TIMES, gated, gated, inner);
@@ -81,7 +98,7 @@ void step(const Model& model, const Seen& seen, typename T::Value* x, int64_t to
             product<T>(layer.down, gated, inner, tokens, PLUS, x, x, hidden);
 #pragma omp barrier
         }
-        norm(x, (const Value*)model.norm.weight, normed, tokens, hidden, model.norm.eps);
+        norm_all(model.norm, x, normed, tokens, hidden);
         product<T>(model.head, normed, hidden, tokens, NOTHING, none, logits, model.head.outputs);
     }
 }
@@ -104,9 +121,9 @@ extern "C" void norm_tokens(const void* x, const void* weight, void* out, int64_
                             int64_t half, int64_t threads) {
 #pragma omp parallel num_threads(threads) if (threads > 1)
     if (half)
-        norm((const bf16*)x, (const bf16*)weight, (bf16*)out, tokens, width, eps);
+        norm_all({weight, eps}, (const bf16*)x, (bf16*)out, tokens, width);
     else
-        norm((const float*)x, (const float*)weight, (float*)out, tokens, width, eps);
+        norm_all({weight, eps}, (const float*)x, (float*)out, tokens, width);
 }
 
 // How many units a matrix takes, laid out; 0 where there are no products of this type, or of so many inputs.

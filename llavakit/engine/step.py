@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,7 +20,7 @@ class _Norm(ctypes.Structure):
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [("before", _Norm), ("between", _Norm)]
+    _fields_ = [(name, _Norm) for name in ("before", "between", "of_query", "of_key")]
     _fields_ += [(name, Matrix) for name in ("query", "rest", "out", "gate", "up", "down")]
     _fields_ += [("scale", ctypes.c_float)]
 
@@ -44,7 +44,7 @@ class Step:
     @classmethod
     def of(cls, blocks: Sequence[Block], norm: Norm, head: Linear) -> Step | None:
         """None where layers are built otherwise, or their matrices are left to torch."""
-        alike = all(block.silu and block.q_norm is None and block.k_norm is None for block in blocks)
+        alike = all(block.silu and _headed(block) for block in blocks)
         linears = [head, *(linear for block in blocks for linear in block.linears())]
         if norm.kernel is None or not alike or not all(isinstance(linear.packed, Panels) for linear in linears):
             return None
@@ -73,12 +73,23 @@ def _matrix(linear: Linear) -> Matrix:
     return linear.packed.matrix
 
 
+def _headed(block: Block) -> bool:
+    """Whether queries and keys both have a norm of their own that we know, or neither has."""
+    norms = (block.q_norm, block.k_norm)
+    return norms == (None, None) or all(hasattr(norm, "variance_epsilon") for norm in norms)
+
+
 def _norm(norm: Norm) -> _Norm:
     return _Norm(norm.weight.data_ptr(), norm.eps)
+
+
+def _own_norm(module: Any) -> _Norm:
+    return _Norm() if module is None else _Norm(module.weight.data_ptr(), module.variance_epsilon)
 
 
 def _layer(block: Block) -> _Layer:
     query = [block.qkv] if block.q is None else [block.q, block.qkv]
     first, rest = [*map(_matrix, query), Matrix()][:2]
     others = map(_matrix, (block.out, block.gate, block.up, block.down))
-    return _Layer(_norm(block.before), _norm(block.between), first, rest, *others, block.scale)
+    norms = (_norm(block.before), _norm(block.between), _own_norm(block.q_norm), _own_norm(block.k_norm))
+    return _Layer(*norms, first, rest, *others, block.scale)
