@@ -36,7 +36,7 @@ class Decoder:
         self.blocks = [Block(block, pack, last=block is blocks[-1]) for block in blocks]
         first = blocks[0].self_attn
         self.shape = (len(blocks), first.k_proj.out_features // first.head_dim, first.head_dim)
-        self.native = Step.of(self.blocks, self.norm, self.head)
+        self.native = Step.of(self.blocks, self.norm, self.head, self.dtype)
         self._turns: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property

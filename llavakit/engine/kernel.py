@@ -47,21 +47,17 @@ class Kernel:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.attend, self.step = library.attend_tokens, library.step
-        self._norm, self._units, self._lay_out, self._multiply = (
-            library.norm_tokens,
-            library.units,
-            library.lay_out,
-            library.multiply,
-        )
+        self._norm, self._units = library.norm_tokens, library.units
+        self._lay_out, self._multiply = library.lay_out, library.multiply
         self.attend.argtypes = [_POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER, _REAL, _NUMBER, _NUMBER]
-        self.step.argtypes = [_POINTER, _POINTER, _POINTER, _NUMBER, _POINTER, _NUMBER, _NUMBER]
-        self._norm.argtypes = [_POINTER, _POINTER, _POINTER, _NUMBER, _NUMBER, _REAL, _NUMBER, _NUMBER]
-        self._units.argtypes = [_NUMBER, _NUMBER, _NUMBER]
+        self.step.argtypes = [*[_POINTER] * 3, _NUMBER, _POINTER, _NUMBER, _NUMBER]
+        self._norm.argtypes = [*[_POINTER] * 3, _NUMBER, _NUMBER, _REAL, _NUMBER, _NUMBER]
+        self._units.argtypes = [_NUMBER] * 3
         self._lay_out.argtypes = [_POINTER, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER]
         self._multiply.argtypes = [_POINTER, _POINTER, *[_NUMBER] * 3, _POINTER, _POINTER, _NUMBER, _NUMBER]
+        self._units.restype = _NUMBER
         for function in (self.attend, self.step, self._norm, self._lay_out, self._multiply):
             function.restype = None
-        self._units.restype = _NUMBER
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """RMS norm of ``[T, width]``, of one precision with ``weight [width]``; neither has gaps."""
@@ -82,7 +78,7 @@ class Kernel:
 
     def multiply(self, matrix: Matrix, x: torch.Tensor, then: int, other: torch.Tensor | None) -> torch.Tensor:
         """``[T, in]`` -> ``[T, out]``; ``then``: 0 nothing, 1 SiLU, 2 plus ``other`` [T, out], 3 times it."""
-        if x.stride(1) != 1:
+        if x.stride(1) != 1 or x.stride(0) % 2:  # two of bfloat16 are read as one
             x = x.contiguous()
         out = x.new_empty(len(x), matrix.outputs)
         given = None if other is None else other.contiguous()

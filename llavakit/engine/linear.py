@@ -48,17 +48,21 @@ def packing(weight: torch.Tensor, width: int) -> Packing | None:
 class Panels:
     """For our own kernel, for which any number of tokens is even."""
 
-    def __init__(self, run: Kernel, panels: torch.Tensor, bias: torch.Tensor | None, shape: torch.Size) -> None:
-        self.run, self.held = run, (panels, bias)
-        outputs, inputs = shape
+    def __init__(self, run: Kernel, panels: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.run, self.held, self.dtype = run, (panels, bias), weight.dtype
+        outputs, inputs = weight.shape
         self.matrix = Matrix(panels.data_ptr(), None if bias is None else bias.data_ptr(), inputs, outputs)
 
     @classmethod
     def of(cls, run: Kernel, weight: torch.Tensor, bias: torch.Tensor | None) -> Panels | None:
         panels = run.lay_out(weight)
-        return None if panels is None else cls(run, panels, bias, weight.shape)
+        if panels is None or (bias is not None and bias.dtype != weight.dtype):
+            return None
+        return cls(run, panels, weight, bias)
 
     def __call__(self, x: torch.Tensor, then: Then, other: torch.Tensor | None) -> torch.Tensor:
+        if x.dtype != self.dtype or (other is not None and other.dtype != self.dtype):
+            raise TypeError(f"a product of {x.dtype} with a matrix of {self.dtype}")
         return self.run.multiply(self.matrix, x, ("nothing", "silu", "plus", "times").index(then), other)
 
     def even(self, count: int) -> int:

@@ -42,11 +42,14 @@ class Step:
         self.model = _Model(layers, len(blocks), _norm(norm), _matrix(head), groups, blocks[0].heads // groups)
 
     @classmethod
-    def of(cls, blocks: Sequence[Block], norm: Norm, head: Linear) -> Step | None:
-        """None where layers are built otherwise, or their matrices are left to torch."""
-        alike = all(block.silu and _headed(block) for block in blocks)
+    def of(cls, blocks: Sequence[Block], norm: Norm, head: Linear, dtype: torch.dtype) -> Step | None:
+        """None where layers are built otherwise, their matrices are left to torch, or something is not ``dtype``."""
         linears = [head, *(linear for block in blocks for linear in block.linears())]
-        if norm.kernel is None or not alike or not all(isinstance(linear.packed, Panels) for linear in linears):
+        norms = [norm, *(own for block in blocks for own in (block.before, block.between, block.q_norm, block.k_norm))]
+        types = {each.weight.dtype for each in (*linears, *filter(None, norms)) if each.weight is not None}
+        packed = all(isinstance(linear.packed, Panels) for linear in linears)
+        alike = all(block.silu and _headed(block) for block in blocks)
+        if norm.kernel is None or not packed or not alike or types != {dtype}:
             return None
         return cls(norm.kernel, blocks, norm, head)
 
