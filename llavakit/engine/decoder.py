@@ -29,6 +29,7 @@ class Decoder:
     def __init__(self, language_model: Any, pack: Packing | None) -> None:
         base = language_model.base_model
         blocks = base.layers
+        self.pack = pack
         self.embeddings: Any = language_model.get_input_embeddings()
         self.rotary = base.rotary_emb
         self.norm = Norm(base.norm, blocks[0].self_attn.head_dim)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from llavakit.chat.conversation import Conversation
 from llavakit.engine.batch import Batch
 from llavakit.engine.cache import Features, Prefixes
 from llavakit.engine.decoder import Decoder, fits
-from llavakit.engine.linear import packing
+from llavakit.engine.linear import Packer, packing
 from llavakit.engine.pictures import Pictures
 from llavakit.engine.plain import Plain
 from llavakit.engine.request import Piece, Request
@@ -27,8 +28,8 @@ class Engine:
     """Answers conversations with a model. Not thread-safe: :class:`~llavakit.engine.service.Service` is.
 
     ``batch_size``: how many answers are written together. ``cache_bytes``: of prefixes, and of picture features a
-    quarter of it; a sixteenth of the machine's memory where it is not given. The language model's weights are read
-    when the engine is made, and on a CPU copied into the layout of its kernels where a quarter of memory holds them.
+    quarter of it; a sixteenth of the machine's memory where it is not given. Weights are read when the engine is made,
+    and on a CPU copied into the layout of its kernels where a quarter of memory holds the language model's.
     ``decoder``: what runs the language model, with the methods of :class:`~llavakit.engine.decoder.Decoder`, in place
     of ours.
     """
@@ -41,8 +42,12 @@ class Engine:
         limit = _memory(model.device) // 16 if cache_bytes is None else cache_bytes
         self.features = Features(limit // 4)
         self.prefixes = Prefixes(limit)
-        pictures = Pictures(model, codec.image_id, self.features)
-        self.batch = Batch(decoder or _decoder(model.language_model), pictures, self.prefixes, batch_size)
+        decoder = decoder or _decoder(model.language_model)
+        packed: AbstractContextManager[None] = nullcontext()
+        if isinstance(decoder, Decoder) and decoder.pack is not None:
+            packed = Packer(decoder.pack, model.vision_tower, model.multi_modal_projector)
+        pictures = Pictures(model, codec.image_id, self.features, packed)
+        self.batch = Batch(decoder, pictures, self.prefixes, batch_size)
 
     @property
     def batch_size(self) -> int:

@@ -136,6 +136,10 @@ class Linear:
             return nn.functional.linear(x, self.weight, self.bias)
         return torch.cat([part(x) for part in self.parts], dim=-1)
 
+    def flat(self, x: torch.Tensor) -> torch.Tensor:
+        """``float[..., in]`` -> ``float[..., out]``."""
+        return self(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
+
     def silu(self, x: torch.Tensor) -> torch.Tensor:
         """``silu(self(x))``."""
         return nn.functional.silu(self(x), inplace=True) if self.packed is None else self.packed(x, "silu", None)
@@ -147,3 +151,21 @@ class Linear:
     def times(self, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """``self(x) * other``."""
         return self(x).mul_(other) if self.packed is None else self.packed(x, "times", other)
+
+
+class Packer:
+    """Linear layers of some modules, packed. Within a ``with`` they compute so; outside they are as they were, and may
+    be trained (not what is packed, which keeps the weights of when it was made)."""
+
+    def __init__(self, pack: Packing, *modules: nn.Module) -> None:
+        layers = [layer for module in modules for layer in module.modules() if type(layer) is nn.Linear]
+        linears = [(layer, Linear(layer, pack=pack)) for layer in layers if "forward" not in vars(layer)]
+        self.linears = [(layer, linear) for layer, linear in linears if linear.packed is not None]
+
+    def __enter__(self) -> None:
+        for layer, linear in self.linears:
+            vars(layer)["forward"] = linear.flat
+
+    def __exit__(self, *reason: object) -> None:
+        for layer, _ in self.linears:
+            del vars(layer)["forward"]

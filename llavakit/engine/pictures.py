@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from llavakit.model.llava import Llava
 class Pictures:
     """What the engine knows of pictures: which are the same, and their features."""
 
-    def __init__(self, model: Llava, image_id: int, features: Features) -> None:
-        self.model, self.image_id, self.features = model, image_id, features
+    def __init__(self, model: Llava, image_id: int, features: Features, packed: AbstractContextManager[None]) -> None:
+        """``packed``: within it the tower runs."""
+        self.model, self.image_id, self.features, self.packed = model, image_id, features, packed
 
     def identify(self, request: Request) -> None:
         """Sets ``request.keys`` int64[L]: a token's id, or for an image token a negative number that stands for this
@@ -70,7 +72,9 @@ class Pictures:
         new = [i for i, value in found.items() if value is None]
         if new:
             pixels = torch.from_numpy(request.example.pixels[new]).to(self.model.device)
-            for i, value in zip(new, self.model.image_features(pixels), strict=True):
+            with self.packed:
+                values = self.model.image_features(pixels)
+            for i, value in zip(new, values, strict=True):
                 found[i] = value
                 self.features.put(request.hashes[i], value.clone())
         return torch.stack([value for value in found.values() if value is not None])

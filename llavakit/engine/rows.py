@@ -129,6 +129,10 @@ class OneEach:
         return torch.arange(len(self.lengths), device=self.rows.device)
 
     @functools.cached_property
+    def places(self) -> torch.Tensor:
+        return self.last + self.first
+
+    @functools.cached_property
     def at(self) -> torch.Tensor:
         return torch.tensor(self.lengths, device=self.rows.device) - 1
 
@@ -148,7 +152,7 @@ class OneEach:
             if self.alike:
                 store[layer, self.first : len(self.rows), :, self.seen - 1] = value
             else:
-                store[layer, self.last + self.first, :, self.at] = value
+                store[layer, self.places, :, self.at] = value
 
     def attend(self, layer: int, q: torch.Tensor, scale: float) -> torch.Tensor:
         if self.native is not None:

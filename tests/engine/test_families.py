@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from llavakit.engine.decoder import Decoder, fits
 from llavakit.engine.engine import _decoder
-from llavakit.engine.linear import Blocks, Linear, Packing, Panels, has_blocks, packing
+from llavakit.engine.linear import Blocks, Linear, Packer, Packing, Panels, has_blocks, packing
 from llavakit.engine.plain import Plain
 
 SMALL = {
@@ -203,3 +203,22 @@ def test_our_products_of_a_token_do_not_depend_on_the_others(dtype: torch.dtype)
             assert torch.equal(linear(x[some]), together[some])
         with pytest.raises(TypeError, match="float64"):
             linear(x.double())
+
+
+def test_a_tower_is_packed_while_it_sees_and_trains_on_as_it_was() -> None:
+    torch.manual_seed(0)
+    tower = nn.Sequential(nn.Linear(48, 64), nn.GELU(), nn.Linear(64, 32, bias=False))
+    pack = packing(tower[0].weight, 16)
+    if pack is None:
+        pytest.skip("this machine has no such kernels")
+    x = torch.randn(2, 3, 48)
+    packed = Packer(pack, tower)
+    with torch.inference_mode():
+        before = tower(x)
+        with packed:
+            torch.testing.assert_close(tower(x), before)
+            tower[0].weight += 1  # what was packed stays
+            torch.testing.assert_close(tower(x), before)
+        assert not torch.allclose(tower(x), before)
+    tower(x).sum().backward()
+    assert tower[0].weight.grad is not None and tower[2].weight.grad is not None
