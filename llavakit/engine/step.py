@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from llavakit.engine.block import Block, Norm
 from llavakit.engine.kernel import Attention, Kernel, Matrix
 from llavakit.engine.linear import Linear, Panels
-
-if TYPE_CHECKING:
-    from llavakit.engine.decoder import Block, Norm
 
 
 class _Norm(ctypes.Structure):

@@ -10,7 +10,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llavakit.engine.attend import Shared
-from llavakit.engine.decoder import Decoder, _turned
+from llavakit.engine.block import turned
+from llavakit.engine.decoder import Decoder
 from llavakit.engine.rows import OneEach, Rows
 from llavakit.model import flash
 
@@ -79,11 +80,11 @@ def test_what_is_turned_and_stored_in_one_call_is_what_torch_turns_and_stores(dt
     assert out.shape == (4, heads, repeat, width) and not out[3].any()
     stored = rows.keys.clone(), rows.values.clone()
     q, k, v = joined[:3].split([heads * repeat, heads, heads], 1)
-    view.store(1, _turned(k, cos, sin), v)
+    view.store(1, turned(k, cos, sin), v)
     assert torch.equal(rows.values, stored[1])
     close = {"atol": 1e-6, "rtol": 1e-6} if dtype == torch.float32 else {"atol": 3e-2, "rtol": 2e-2}
     torch.testing.assert_close(rows.keys, stored[0], **close)
-    torch.testing.assert_close(view.attend(1, _turned(q, cos, sin), 0.3), out[:3], **close)
+    torch.testing.assert_close(view.attend(1, turned(q, cos, sin), 0.3), out[:3], **close)
     x, weight = torch.randn(5, 24).to(dtype), torch.randn(24).to(dtype)
     wanted = torch.nn.functional.rms_norm(x.float(), [24], weight.float(), 1e-5).to(dtype)
     assert rows.kernel is not None
