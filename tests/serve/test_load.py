@@ -101,6 +101,15 @@ def test_a_body_that_is_too_long_is_refused_with_or_without_a_length(running: Ru
     assert json.load(caught.value)["error"]["type"] == "invalid_request_error"
 
 
+def test_who_asks_before_sending_a_long_body_is_refused_at_once(running: Running) -> None:
+    address, _ = running(body_bytes=1000)
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 4000000\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=1.5) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 "), "and not 100: nothing is to be sent"
+
+
 def test_the_key_is_asked_for(running: Running) -> None:
     address, _ = running(api_key="sésame")
     for key in ("wrong", ""):
