@@ -35,10 +35,9 @@ class Block:
         self.down = Linear(mlp.down_proj, pack=pack)
         self.act = mlp.act_fn
         self.silu = isinstance(mlp.act_fn, nn.SiLU) or type(mlp.act_fn).__name__ == "SiLUActivation"
-        self.before, self.between = (
-            Norm(block.input_layernorm, self.width),
-            Norm(block.post_attention_layernorm, self.width),
-        )
+        self.norm = type(block.input_layernorm)
+        self.before = Norm(block.input_layernorm, self.width)
+        self.between = Norm(block.post_attention_layernorm, self.width)
 
     def linears(self) -> list[Linear]:
         return [x for x in (self.q, self.qkv, self.out, self.gate, self.up, self.down) if x is not None]

@@ -46,17 +46,17 @@ class Kernel:
     """The compiled functions for heads of one width."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self.attend, self.step = library.attend_tokens, library.step
+        self.attend, self._step = library.attend_tokens, library.step
         self._norm, self._units = library.norm_tokens, library.units
         self._lay_out, self._multiply = library.lay_out, library.multiply
         self.attend.argtypes = [_POINTER, *[_NUMBER] * 4, _POINTER, _NUMBER, _POINTER, _REAL, _NUMBER, _NUMBER]
-        self.step.argtypes = [*[_POINTER] * 3, _NUMBER, _POINTER, _NUMBER, _NUMBER]
+        self._step.argtypes = [*[_POINTER] * 3, _NUMBER, _POINTER, _NUMBER, _NUMBER]
         self._norm.argtypes = [*[_POINTER] * 3, _NUMBER, _NUMBER, _REAL, _NUMBER, _NUMBER]
         self._units.argtypes = [_NUMBER] * 3
         self._lay_out.argtypes = [_POINTER, _NUMBER, _NUMBER, _POINTER, _NUMBER, _NUMBER]
         self._multiply.argtypes = [_POINTER, _POINTER, *[_NUMBER] * 3, _POINTER, _POINTER, _NUMBER, _NUMBER]
         self._units.restype = _NUMBER
-        for function in (self.attend, self.step, self._norm, self._lay_out, self._multiply):
+        for function in (self.attend, self._step, self._norm, self._lay_out, self._multiply):
             function.restype = None
 
     def norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -94,6 +94,18 @@ class Kernel:
             torch.get_num_threads(),
         )
         return out
+
+    def step(self, model: ctypes.Structure, seen: Seen, x: torch.Tensor, logits: torch.Tensor) -> None:
+        """All of ``model`` (:mod:`llavakit.engine.step`) for ``x`` [T, hidden], overwritten, into ``logits`` [T, V]."""
+        self._step(
+            ctypes.byref(model),
+            ctypes.byref(seen),
+            x.data_ptr(),
+            len(x),
+            logits.data_ptr(),
+            _half(x),
+            torch.get_num_threads(),
+        )
 
 
 class Attention:

@@ -8,7 +8,7 @@ keeps its own matrix beside either.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import nn
@@ -21,6 +21,7 @@ SMALL = (1, 4, 6, 8, 12, 16, 24, 32)
 FEW = 256
 
 Then = Literal["nothing", "silu", "plus", "times"]
+"""In the order of ``products.h``."""
 
 
 class Packed(Protocol):
@@ -63,7 +64,7 @@ class Panels:
     def __call__(self, x: torch.Tensor, then: Then, other: torch.Tensor | None) -> torch.Tensor:
         if x.dtype != self.dtype or (other is not None and other.dtype != self.dtype):
             raise TypeError(f"a product of {x.dtype} with a matrix of {self.dtype}")
-        return self.run.multiply(self.matrix, x, ("nothing", "silu", "plus", "times").index(then), other)
+        return self.run.multiply(self.matrix, x, get_args(Then).index(then), other)
 
     def even(self, count: int) -> int:
         return count
@@ -159,6 +160,7 @@ class Packer:
 
     def __init__(self, pack: Packing, *modules: nn.Module) -> None:
         layers = [layer for module in modules for layer in module.modules() if type(layer) is nn.Linear]
+        # A forward that somebody else put there is left alone.
         linears = [(layer, Linear(layer, pack=pack)) for layer in layers if "forward" not in vars(layer)]
         self.linears = [(layer, linear) for layer, linear in linears if linear.packed is not None]
 

@@ -33,39 +33,34 @@ class Step:
 
     def __init__(self, run: Kernel, blocks: Sequence[Block], norm: Norm, head: Linear) -> None:
         self.run = run
-        self.held = blocks, norm, head  # the structures hold addresses
-        self.outputs = _matrix(head).outputs
+        own = [part.weight.detach() for block in blocks for part in (block.q_norm, block.k_norm) if part is not None]
+        self.held = blocks, norm, head, own  # the structures hold addresses
         layers = (_Layer * len(blocks))(*map(_layer, blocks))
         groups = blocks[0].groups
         self.model = _Model(layers, len(blocks), _norm(norm), _matrix(head), groups, blocks[0].heads // groups)
 
     @classmethod
     def of(cls, blocks: Sequence[Block], norm: Norm, head: Linear, dtype: torch.dtype) -> Step | None:
-        """None where layers are built otherwise, their matrices are left to torch, or something is not ``dtype``."""
+        """None where layers are built otherwise or unlike each other, their matrices are left to torch, or something is
+        not ``dtype``."""
         linears = [head, *(linear for block in blocks for linear in block.linears())]
         norms = [norm, *(own for block in blocks for own in (block.before, block.between, block.q_norm, block.k_norm))]
         types = {each.weight.dtype for each in (*linears, *filter(None, norms)) if each.weight is not None}
         packed = all(isinstance(linear.packed, Panels) for linear in linears)
-        alike = all(block.silu and _headed(block) for block in blocks)
-        if norm.kernel is None or not packed or not alike or types != {dtype}:
+        # Room is taken once for all layers.
+        alike = (
+            len({(block.heads, block.groups, *map(_shape, (block.out, block.gate, block.up))) for block in blocks}) == 1
+        )
+        known = all(block.silu and _headed(block) for block in blocks)
+        if norm.kernel is None or not packed or not alike or not known or types != {dtype}:
             return None
         return cls(norm.kernel, blocks, norm, head)
 
     def __call__(self, x: torch.Tensor, view: Attention, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         """``x`` float[T, hidden], overwritten, of the last token of each row that ``view`` has; turned by ``cos, sin``
         [T, 1, d]. Returns logits ``float[T, V]``."""
-        logits = x.new_empty(len(x), self.outputs)
-        seen = view.seen(cos, sin)
-        half = int(x.dtype == torch.bfloat16)
-        self.run.step(
-            ctypes.byref(self.model),
-            ctypes.byref(seen),
-            x.data_ptr(),
-            len(x),
-            logits.data_ptr(),
-            half,
-            torch.get_num_threads(),
-        )
+        logits = x.new_empty(len(x), self.model.head.outputs)
+        self.run.step(self.model, view.seen(cos, sin), x, logits)
         return logits
 
 
@@ -74,10 +69,16 @@ def _matrix(linear: Linear) -> Matrix:
     return linear.packed.matrix
 
 
+def _shape(linear: Linear) -> tuple[int, ...]:
+    return () if linear.weight is None else tuple(linear.weight.shape)
+
+
 def _headed(block: Block) -> bool:
-    """Whether queries and keys both have a norm of their own that we know, or neither has."""
-    norms = (block.q_norm, block.k_norm)
-    return norms == (None, None) or all(hasattr(norm, "variance_epsilon") for norm in norms)
+    """Whether neither queries nor keys have a norm of their own, or each head has one that is computed as the layer's
+    (others of its name add 1 to the weight, or are of all heads together)."""
+    norms = [norm for norm in (block.q_norm, block.k_norm) if norm is not None]
+    alike = all(type(norm) is block.norm and tuple(norm.weight.shape) == (block.width,) for norm in norms)
+    return alike and len(norms) != 1
 
 
 def _norm(norm: Norm) -> _Norm:

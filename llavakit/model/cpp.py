@@ -31,7 +31,7 @@ def library(source: Path, width: int) -> ctypes.CDLL | None:
     """``source``, compiled for heads of ``width``; None where that cannot be, and says why, once."""
     if sys.platform != "linux":
         return None
-    slower = f"{source.stem}.cpp is not compiled, and attention on this CPU is slower"
+    slower = f"{source.stem}.cpp is not compiled, and this CPU computes more slowly"
     compiler = shutil.which(os.environ.get("CXX", "c++"))
     if compiler is None:
         log.info(f"{slower}: there is no C++ compiler")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
-
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -14,6 +11,7 @@ from llavakit.engine.block import turned
 from llavakit.engine.decoder import Decoder
 from llavakit.engine.rows import OneEach, Rows
 from llavakit.model import flash
+from tests import compiler
 
 LAYERS = 2
 
@@ -26,7 +24,7 @@ LAYERS = 2
 def test_what_is_attended_is_what_the_formula_says(
     width: int, repeat: int, dtype: torch.dtype, native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if native and (sys.platform != "linux" or not shutil.which("c++")):
+    if native and not compiler.there_is_one():
         pytest.skip("there is no compiler")
     torch.manual_seed(0)
     heads, scale = 3, 2 * width**-0.5
@@ -65,7 +63,7 @@ def test_what_is_attended_is_what_the_formula_says(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_turned_and_stored_in_one_call_is_what_torch_turns_and_stores(dtype: torch.dtype) -> None:
-    if sys.platform != "linux" or not shutil.which("c++"):
+    if not compiler.there_is_one():
         pytest.skip("there is no compiler")
     torch.manual_seed(0)
     heads, repeat, width = 2, 2, 16
